@@ -1,0 +1,1 @@
+"""Coders, their losses, one trainer, and exchange with other libraries' formats."""

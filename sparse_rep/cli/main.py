@@ -1,0 +1,51 @@
+"""The command line: finds the verbs in this folder and turns our errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import typer
+
+from sparse_rep import cli
+from sparse_rep.errors import SparseRepError
+
+NOT_VERBS = {"main", "options"}
+
+
+def build() -> typer.Typer:
+    """An app with every verb found in `sparse_rep/cli/`, in alphabetical order."""
+    app = typer.Typer(
+        name="sparse-rep",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        help="Look inside models through sparse codes: train dictionaries, keep their codes in SQL, compare them in a browser.",
+        epilog="Start with `sparse-rep demo`, or `sparse-rep doctor` to see what this machine offers.",
+    )
+    app.callback()(lambda: None)
+    for module in pkgutil.iter_modules(cli.__path__):
+        if module.name not in NOT_VERBS:
+            importlib.import_module(f"sparse_rep.cli.{module.name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Entry point of `sparse-rep`."""
+    try:
+        build()(standalone_mode=True)
+    except SparseRepError as error:
+        if os.environ.get("SPARSE_REP_TRACEBACK"):
+            raise
+        print(f"sparse-rep: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("sparse-rep: stopped; what was committed is kept, the same command goes on from there", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
