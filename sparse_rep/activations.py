@@ -120,6 +120,13 @@ class ShuffleBuffer:
         self._cursor += len(batch)
         return batch
 
+    def peek(self, rows: int) -> ActivationBatch:
+        """The next rows (at most the buffer) without handing them out."""
+        if self._rows is None:
+            self._refill()
+        assert self._rows is not None
+        return self._rows.rows(slice(self._cursor, self._cursor + rows))
+
     def _refill(self) -> None:
         held = [] if self._rows is None else [self._rows.rows(slice(self._cursor, None))]
         n_held = sum(len(b) for b in held)

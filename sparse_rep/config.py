@@ -143,7 +143,7 @@ DictionaryConfig = TopKConfig
 class TrainConfig(Config):
     """One dictionary trained on one hook of one model."""
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"store", "checkpoint_every", "log_every", "cache_gib", "kernels"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels"})
 
     name: str | None = None
     """Name of the run and the dictionary; None derives one from model, hook and dictionary."""
@@ -169,8 +169,8 @@ class TrainConfig(Config):
     skip_positions: int = Field(default=1, ge=0)
     """Positions at the start of each window left out of training and scoring: attention sinks dwarf the rest."""
     seed: int = 0
-    checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints."""
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """Least time between checkpoints. A resumed run ends the same wherever they fell."""
     log_every: int = Field(default=20, ge=1)
     """Steps between metric rows."""
     cache_gib: float = Field(default=4.0, ge=0)
