@@ -1,0 +1,134 @@
+"""Where each family of Hugging Face models keeps what TransformerLens' hook names mean.
+
+One row a family: module paths, those inside a block relative to it. A hook is the input or the output of a module; inputs
+are written `module<` and outputs `module>`, and the block itself has the empty path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor in the forward pass: the first input or the first output of a module."""
+
+    module: str
+    is_input: bool
+
+
+@dataclass(frozen=True)
+class Family:
+    """Layout of one family of models."""
+
+    embed: str
+    layers: str
+    final_norm: str
+    z: str
+    """Input of attention's output projection."""
+    attn_out: str
+    mlp_out: str
+    resid_mid: str | None
+    """Where the second sublayer reads the residual stream; None where both sublayers read the block's input."""
+    parallel_if: str | None = None
+    """Config field that says that both sublayers read the block's input, in families that have both forms."""
+    norm_offset: float = 0.0
+    """The final norm multiplies by this plus its weight."""
+
+    def places(self, config: Any) -> dict[str, Place]:
+        """Hook name -> place, in the order of the forward pass."""
+        parallel = self.resid_mid is None or (self.parallel_if is not None and getattr(config, self.parallel_if))
+        block = {
+            "hook_resid_pre": "<",
+            "attn.hook_z": self.z,
+            "hook_attn_out": self.attn_out,
+            **({} if parallel else {"hook_resid_mid": self.resid_mid}),
+            "hook_mlp_out": self.mlp_out,
+            "hook_resid_post": ">",
+        }
+        places = {"hook_embed": Place(self.embed, is_input=False)}
+        for layer in range(config.num_hidden_layers):
+            for name, path in block.items():
+                module = ".".join(filter(None, (self.layers, str(layer), path[:-1])))
+                places[f"blocks.{layer}.{name}"] = Place(module, is_input=path.endswith("<"))
+        return places
+
+
+_LLAMA = Family(
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.norm",
+    z="self_attn.o_proj<",
+    attn_out="self_attn>",
+    mlp_out="mlp>",
+    resid_mid="post_attention_layernorm<",
+)
+_GEMMA = Family(**{**vars(_LLAMA), "norm_offset": 1.0})
+_GEMMA_POST_NORM = Family(
+    **{
+        **vars(_GEMMA),
+        "attn_out": "post_attention_layernorm>",
+        "mlp_out": "post_feedforward_layernorm>",
+        "resid_mid": "pre_feedforward_layernorm<",
+    }
+)
+_OLMO2 = Family(
+    **{
+        **vars(_LLAMA),
+        "attn_out": "post_attention_layernorm>",
+        "mlp_out": "post_feedforward_layernorm>",
+        "resid_mid": "mlp<",
+    }
+)
+_PHI = Family(
+    embed="model.embed_tokens",
+    layers="model.layers",
+    final_norm="model.final_layernorm",
+    z="self_attn.dense<",
+    attn_out="self_attn>",
+    mlp_out="mlp>",
+    resid_mid=None,
+)
+_GPT2 = Family(
+    embed="transformer.wte",
+    layers="transformer.h",
+    final_norm="transformer.ln_f",
+    z="attn.c_proj<",
+    attn_out="attn>",
+    mlp_out="mlp>",
+    resid_mid="ln_2<",
+)
+_GPT_NEOX = Family(
+    embed="gpt_neox.embed_in",
+    layers="gpt_neox.layers",
+    final_norm="gpt_neox.final_layer_norm",
+    z="attention.dense<",
+    attn_out="attention>",
+    mlp_out="mlp>",
+    resid_mid="post_attention_layernorm<",
+    parallel_if="use_parallel_residual",
+)
+
+FAMILIES: dict[str, Family] = {
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA_POST_NORM,
+    "gemma3_text": _GEMMA_POST_NORM,
+    "gpt2": _GPT2,
+    "gpt_neox": _GPT_NEOX,
+    "gpt_oss": _LLAMA,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "mixtral": _LLAMA,
+    "olmo": _LLAMA,
+    "olmo2": _OLMO2,
+    "olmoe": _LLAMA,
+    "phi": _PHI,
+    "phi3": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen2_moe": _LLAMA,
+    "qwen3": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "smollm3": _LLAMA,
+}
+"""By `model_type` of the Hugging Face config."""
