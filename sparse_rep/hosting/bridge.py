@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from sparse_rep.hosting.huggingface import check_padding
+from sparse_rep.hosting.forward import around_norm, check_padding
 from sparse_rep.hosting.model import HostedModel, ModelOrigin
 from sparse_rep.hosting.quiet import quiet_transformers
 
@@ -27,8 +27,7 @@ BLOCK_HOOKS = (
 class BridgedModel(HostedModel):
     """A Hugging Face model inside `TransformerBridge` (transformer-lens 3.9), which knows more families than ours.
 
-    The bridge computes attention in the open, n^2 for each head, so it is slower and larger than `HuggingFaceModel`, and an
-    edit at `hook_resid_mid` reaches the MLP alone: the bridge hooks the input of the norm before it.
+    The bridge computes attention in the open, n^2 for each head: slower and larger than `HuggingFaceModel`.
     """
 
     backend = "transformer-lens"
@@ -44,6 +43,7 @@ class BridgedModel(HostedModel):
             self.bridge = TransformerBridge.boot_transformers(
                 "local/model", hf_model=model, tokenizer=own, device=str(model.device), dtype=model.dtype
             )
+        self.bridge.requires_grad_(False)
         self.bridge.cfg.default_prepend_bos = self.bos_id is not None
         names = ["hook_embed", *(f"blocks.{layer}.{h}" for layer in range(self.n_layers) for h in BLOCK_HOOKS)]
         offered = self.bridge.hook_dict
@@ -69,11 +69,25 @@ class BridgedModel(HostedModel):
     def edit(self, hook: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
         self.check(hook)
 
-        def replace(x: Tensor, hook: Any) -> Tensor:
-            return change(x.flatten(2)).view_as(x)
+        if not hook.endswith("hook_resid_mid"):
+            with self._visited(hook, change):
+                yield
+            return
+        at_norm, at_end = around_norm(change)
+        end = self.bridge.hook_dict[hook.replace("hook_resid_mid", "hook_resid_post")]
+        # As a plain torch hook, since the bridge cannot put one before those that are already there.
+        handle = end.register_forward_hook(_on_output(at_end), prepend=True)
+        try:
+            with self._visited(hook, at_norm):
+                yield
+        finally:
+            handle.remove()
 
-        with self.bridge.hooks(fwd_hooks=[(hook, replace)]):
-            yield
+    def _visited(self, hook: str, visit: Callable[[Tensor], Tensor]) -> AbstractContextManager[Any]:
+        def replace(x: Tensor, hook: Any) -> Tensor:
+            return visit(x.flatten(2)).view_as(x)
+
+        return self.bridge.hooks(fwd_hooks=[(hook, replace)])
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         check_padding(attention_mask)
@@ -84,3 +98,7 @@ class BridgedModel(HostedModel):
         offset = 1.0 if getattr(self.bridge.cfg, "rmsnorm_uses_offset", False) else 0.0
         scale = None if weight is None else weight.detach() + offset
         return self.model.get_output_embeddings().weight.detach(), scale
+
+
+def _on_output(visit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda _module, _args, output: visit(output)

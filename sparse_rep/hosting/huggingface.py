@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_rep.errors import ConfigError
 from sparse_rep.hosting.families import FAMILIES, Place
+from sparse_rep.hosting.forward import around_norm, check_padding
 from sparse_rep.hosting.model import HostedModel, ModelOrigin
 
 Visit = Callable[[Tensor], Tensor | None]
@@ -69,17 +70,10 @@ class HuggingFaceModel(HostedModel):
             with self._visited(self._places[hook], change):
                 yield
             return
-        # The module at resid_mid reads the stream through a norm; the stream itself goes round it to the end of the block,
-        # where the difference is added. An unchanged activation adds an exact 0.
-        difference: list[Tensor] = []
-
-        def at_mid(x: Tensor) -> Tensor:
-            new = change(x)
-            difference[:] = [new - x]
-            return new
-
         block = self._places[hook.replace("hook_resid_mid", "hook_resid_post")]
-        with self._visited(self._places[hook], at_mid), self._visited(block, lambda x: x + difference[0], first=True):
+        at_norm, at_end = around_norm(change)
+        # The end of the block is visited before edits of hook_resid_post that are already there.
+        with self._visited(self._places[hook], at_norm), self._visited(block, at_end, first=True):
             yield
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -104,12 +98,6 @@ class HuggingFaceModel(HostedModel):
             yield
         finally:
             handle.remove()
-
-
-def check_padding(attention_mask: Tensor | None) -> None:
-    """Raises ConfigError unless padding is on the right, where a causal model needs no mask to ignore it."""
-    if attention_mask is not None and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
-        raise ConfigError("padding must be on the right: set the tokenizer's padding_side to 'right'")
 
 
 def _on_input(visit: Visit) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""Text as documents, corpora as tokens in windows, and the activations of a model on them."""
