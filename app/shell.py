@@ -1,0 +1,86 @@
+"""What surrounds every page: navigation over the page modules found, the style sheet, the script, and one way to fail."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from types import ModuleType
+
+import streamlit as st
+from sparse_rep.app import data, pages
+from sparse_rep.app.components.blocks import empty_state
+from sparse_rep.app.components.stylesheet import stylesheet
+from streamlit.components import v2 as components
+
+from sparse_rep.errors import SparseRepError
+
+LOGO = """<svg xmlns="http://www.w3.org/2000/svg" width="300" height="64" viewBox="0 0 300 64">
+<g fill="#8b98a7" fill-opacity=".42">{dots}</g><g fill="#e07b1a">{lit}</g>
+<text x="70" y="42" font-family="Source Sans, Source Sans Pro, Helvetica, Arial, sans-serif" font-size="31" font-weight="650"
+ letter-spacing="-.5" fill="#6b7a8c">sparse-rep</text></svg>"""
+
+
+@cache
+def page_modules() -> tuple[ModuleType, ...]:
+    """The modules of app/pages/, by their ORDER."""
+    found = [importlib.import_module(f"{pages.__name__}.{info.name}") for info in pkgutil.iter_modules(pages.__path__)]
+    return tuple(sorted(found, key=lambda module: module.ORDER))
+
+
+def run() -> None:
+    """Draws the page that the address names."""
+    st.set_page_config(page_title="sparse-rep", page_icon=":material/blur_on:", layout="wide")
+    st.html(stylesheet())
+    st.logo(_logo(), size="large")
+    modules = page_modules()
+    page = st.navigation(
+        [
+            st.Page(
+                _guarded(module.render),
+                title=module.TITLE,
+                icon=module.ICON,
+                url_path=module.PATH,
+                help=module.HELP,
+                default=i == 0,
+            )
+            for i, module in enumerate(modules)
+        ],
+        position="top",
+    )
+    page.run()
+    with st.container(key="shell"):
+        _script()(key="shell_script")
+
+
+def _guarded(render: Callable[[], None]) -> Callable[[], None]:
+    """The page, with an error of ours shown as its one sentence; any other error stays an error."""
+
+    def draw() -> None:
+        try:
+            data.open_store()
+            render()
+        except SparseRepError as error:
+            st.html(empty_state("This cannot be shown", str(error)))
+
+    return draw
+
+
+@cache
+def _logo() -> str:
+    """Thirty units of which few are active: what the app is about."""
+    active = {(1, 0), (3, 2), (0, 3), (4, 1)}
+    dots = dict.fromkeys((False, True), "")
+    for x in range(5):
+        for y in range(5):
+            dots[(x, y) in active] += f'<circle cx="{9 + 11.5 * x}" cy="{9 + 11.5 * y}" r="4.2"/>'
+    return LOGO.format(dots=dots[False], lit=dots[True])
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _script() -> Callable[..., object]:
+    """Registered once a server: registering a component again would replace it under a running page."""
+    script = files("sparse_rep.app").joinpath("components/shell.js").read_text("utf-8")
+    return components.component("sparse_rep_shell", js=script)
