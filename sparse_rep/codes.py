@@ -83,6 +83,10 @@ class SparseCodes:
         offsets[1:] = active.sum(-1).cumsum(0)
         return CSRCodes(offsets, merged.indices[active], merged.values[active], self.n_units)
 
+    def rows(self, select: Tensor | slice) -> SparseCodes:
+        """The codes of the chosen tokens."""
+        return SparseCodes(self.values[select], self.indices[select], self.n_units)
+
     def to(self, device: torch.device | str) -> SparseCodes:
         return SparseCodes(self.values.to(device), self.indices.to(device), self.n_units)
 

@@ -13,6 +13,8 @@ from sparse_rep import cli
 from sparse_rep.errors import SparseRepError
 
 NOT_VERBS = {"main", "options"}
+INTERRUPTED = 130
+"""Exit code that typer gives a command stopped by Ctrl-C."""
 
 
 def build() -> typer.Typer:
@@ -36,15 +38,20 @@ def build() -> typer.Typer:
 def main() -> None:
     """Entry point of `sparse-rep`."""
     try:
-        build()(standalone_mode=True)
+        build()()
     except SparseRepError as error:
         if os.environ.get("SPARSE_REP_TRACEBACK"):
             raise
-        print(f"sparse-rep: {error}", file=sys.stderr)  # noqa: T201
+        _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("sparse-rep: stopped; what was committed is kept, the same command goes on from there", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _say("stopped; what was committed is kept, and the same command goes on from there")
+        raise
+
+
+def _say(text: str) -> None:
+    print(f"sparse-rep: {text}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_STORE = Path("store")
+
 Store = Annotated[
     Path, typer.Option("--store", envvar="SPARSE_REP_STORE", help="Directory of the store; made if it is not there.")
 ]
