@@ -1,7 +1,7 @@
 -- name: app_features.page
 -- One page of the features that pass the filter, in the order asked for.
 WITH hits AS (
-    SELECT t.feature, sum(t.n) AS n_hit, sum(t.share) AS hit_share, max(t.recall) AS hit_recall
+    SELECT t.feature, sum(t.n)::UBIGINT AS n_hit, sum(t.share) AS hit_share, max(t.recall) AS hit_recall
     FROM feature_tokens AS t JOIN vocab AS v ON v.corpus_id = t.corpus_id AND v.token_id = t.token_id
     WHERE t.run_id = $run AND t.dictionary_id = $dictionary AND $token IS NOT NULL
         AND trim(lower(v.text)) = trim(lower($token))

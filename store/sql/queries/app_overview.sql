@@ -78,7 +78,7 @@ LIMIT 200;
 
 -- name: app_overview.corpora
 -- Tokens and documents of each corpus, by domain.
-SELECT corpus_id, domain, count(*) AS n_docs, sum(tok_hi - tok_lo) AS n_tokens,
+SELECT corpus_id, domain, count(*) AS n_docs, sum(tok_hi - tok_lo)::UBIGINT AS n_tokens,
     count(*) FILTER (split = 'heldout') AS n_heldout
 FROM docs
 GROUP BY corpus_id, domain

@@ -1,0 +1,38 @@
+"""Queries with a name, found in `sql/queries/<topic>.sql`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True)
+class Query:
+    name: str
+    note: str
+    sql: str
+
+
+@functools.cache
+def queries() -> dict[str, Query]:
+    """Every named query. A block starts with `-- name: topic.query`; the comment below it is its description."""
+    folder = resources.files("sparse_rep.store.sql") / "queries"
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".sql"):
+            for block in re.split(r"^-- name:", file.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+                name, _, body = block.partition("\n")
+                query = _query(name.strip(), body)
+                assert query.name not in found, f"two queries are called {query.name}"
+                found[query.name] = query
+    return found
+
+
+def _query(name: str, body: str) -> Query:
+    lines = body.strip().splitlines()
+    comment = []
+    while lines and lines[0].startswith("--"):
+        comment.append(lines.pop(0).lstrip("- ").strip())
+    return Query(name, " ".join(comment), "\n".join(lines).strip().rstrip(";"))
