@@ -13,7 +13,7 @@ from sparse_rep import __version__
 from sparse_rep.config import ExtractConfig
 from sparse_rep.corpora.tokenised import Corpus, build_corpus
 from sparse_rep.errors import ConfigError
-from sparse_rep.hosting.load import load_model, load_tokenizer
+from sparse_rep.hosting.load import load_model, load_tokenizer, resolve_device
 from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.directions import feature_logits, feature_neighbors
 from sparse_rep.jobs.naming import run_hash, slug
@@ -41,6 +41,7 @@ def extract(config: ExtractConfig, reporter: Reporter, executor: Executor | None
     Shards already committed are not done again, so the same call resumes a run that was stopped or killed. Raises
     ConfigError for dictionaries that do not fit the model, the hook or each other.
     """
+    resolve_device(config.model.device)  # wrong ones are told before anything is read
     store = Store(config.store, create=True)
     sources = [find_dictionary(store, spec) for spec in config.dictionaries]
     for source in sources:

