@@ -17,10 +17,12 @@ from streamlit.components import v2 as components
 
 from sparse_rep.errors import SparseRepError
 
-LOGO = """<svg xmlns="http://www.w3.org/2000/svg" width="300" height="64" viewBox="0 0 300 64">
-<g fill="#8b98a7" fill-opacity=".42">{dots}</g><g fill="#e07b1a">{lit}</g>
+MARK = '<g fill="#8b98a7" fill-opacity=".45">{dots}</g><g fill="#e07b1a">{lit}</g>'
+LOGO = """<svg xmlns="http://www.w3.org/2000/svg" width="300" height="64" viewBox="0 0 300 64">{mark}
 <text x="70" y="42" font-family="Source Sans, Source Sans Pro, Helvetica, Arial, sans-serif" font-size="31" font-weight="650"
  letter-spacing="-.5" fill="#6b7a8c">sparse-rep</text></svg>"""
+# Streamlit fetches its icon font's favicons from the internet; a drawing of our own travels with the page.
+FAVICON = """<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64">{mark}</svg>"""
 
 
 @cache
@@ -32,9 +34,9 @@ def page_modules() -> tuple[ModuleType, ...]:
 
 def run() -> None:
     """Draws the page that the address names."""
-    st.set_page_config(page_title="sparse-rep", page_icon=":material/blur_on:", layout="wide")
+    st.set_page_config(page_title="sparse-rep", page_icon=FAVICON.format(mark=_mark()), layout="wide")
     st.html(stylesheet())
-    st.logo(_logo(), size="large")
+    st.logo(LOGO.format(mark=_mark()), size="large")
     modules = page_modules()
     page = st.navigation(
         [
@@ -42,11 +44,11 @@ def run() -> None:
                 _guarded(module.render),
                 title=module.TITLE,
                 icon=module.ICON,
-                url_path=module.PATH,
+                url_path=module.PATH or None,
                 help=module.HELP,
-                default=i == 0,
+                default=not module.PATH,
             )
-            for i, module in enumerate(modules)
+            for module in modules
         ],
         position="top",
     )
@@ -69,14 +71,14 @@ def _guarded(render: Callable[[], None]) -> Callable[[], None]:
 
 
 @cache
-def _logo() -> str:
-    """Thirty units of which few are active: what the app is about."""
+def _mark() -> str:
+    """Twenty-five units of which few are active: what the app is about."""
     active = {(1, 0), (3, 2), (0, 3), (4, 1)}
     dots = dict.fromkeys((False, True), "")
     for x in range(5):
         for y in range(5):
             dots[(x, y) in active] += f'<circle cx="{9 + 11.5 * x}" cy="{9 + 11.5 * y}" r="4.2"/>'
-    return LOGO.format(dots=dots[False], lit=dots[True])
+    return MARK.format(dots=dots[False], lit=dots[True])
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import floor, isfinite, log10
 
 NOTHING = "\u2013"
@@ -56,8 +57,9 @@ def plural(n: int, one: str, many: str | None = None) -> str:
 
 
 def shown(text: str | None) -> str:
-    """A token as it stands in running text: white space as marks, nothing invisible."""
+    """A token as it stands in running text: white space as marks, nothing invisible, long runs counted."""
     if not text:
         return "∅"
     marks = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
-    return "".join(marks.get(c, c if c.isprintable() else "�") for c in text)
+    short = re.sub(r" {7,}", lambda run: f"·\u00d7{len(run.group())}", text)
+    return "".join(marks.get(c, c if c.isprintable() else "�") for c in short)

@@ -42,6 +42,14 @@ def link(address: str, text: str, *, css: str = "", tip: str = "", key: str = ""
     return f'<a href="{escape(address)}"{extra}>{escape(text)}</a>'
 
 
+def step(address: str | None, word: str, key: str, sign: str) -> str:
+    """A link of the row that steps through features; without an address it is there but leads nowhere."""
+    label = f"{escape(word)}<kbd>{escape(sign)}</kbd>"
+    if address is None:
+        return f'<span aria-disabled="true">{label}</span>'
+    return f'<a href="{escape(address)}" data-key="{escape(key)}">{label}</a>'
+
+
 @dataclass(frozen=True)
 class Cell:
     """A table cell of ready HTML. `bar` in 0..1 draws a bar behind it; `negative` gives it the opposite hue."""
@@ -114,11 +122,10 @@ def empty_state(title: str, sentence: str, command: str = "") -> str:
     return f'<div class="empty"><h3>{escape(title)}</h3><div>{escape(sentence)}</div>{code}</div>'
 
 
-def heading(question: str, about: str = "", steps: str = "") -> str:
-    """The head of a page: the question it answers, what is asked about, and links to step through (ready HTML)."""
-    nav = f'<nav class="steps" aria-label="Step through">{steps}</nav>' if steps else ""
+def heading(question: str, about: str = "") -> str:
+    """The head of a page: the question it answers and what is asked about (ready HTML of `<span>`s)."""
     line = f'<div class="about">{about}</div>' if about else ""
-    return f'<div class="page-head"><h1>{escape(question)}</h1>{nav}</div>{line}'
+    return f'<div class="page-head"><h1>{escape(question)}</h1></div>{line}'
 
 
 def section(title: str, aside: str = "") -> str:

@@ -23,13 +23,13 @@ def badges(row: Row) -> str:
         return badge("dense", "warn", f"Fires on more than {percent(DENSE)} of tokens: too often to mean one thing")
     if row["frac_nonzero"] < RARE:
         return badge("rare", "info", f"Fires on less than {percent(RARE)} of tokens: few examples to judge by")
-    return badge("alive", "good", "Neither dead, rare nor dense")
+    return ""
 
 
 def tokens_line(tokens: Sequence[Row]) -> str:
     """`fires most on ...`: a description made of data, not of a model's opinion."""
     chips = "".join(f'<span class="tok">{escape(shown(row["text"]))}</span> ' for row in tokens[:5])
-    return f"<span>fires most on {chips}</span>" if chips else ""
+    return f'<div class="about"><span>fires most on {chips}</span></div>' if chips else ""
 
 
 def numbers(row: Row, n_docs: int | None, n_latents: int) -> str:
@@ -79,8 +79,8 @@ def token_types(rows: Sequence[Row], search: Callable[[str], str]) -> str:
     columns = [
         Column("token"),
         Column("times", numeric=True, tip="Tokens of this type on which it fires"),
-        Column("of it", numeric=True, tip="Share of the feature's firings that are this token"),
-        Column("of the token", numeric=True, tip="Share of this token's occurrences on which the feature fires"),
+        Column("share", numeric=True, tip="Share of the feature's firings that are this token"),
+        Column("recall", numeric=True, tip="Share of this token's occurrences on which the feature fires"),
         Column("mean", numeric=True, tip="Mean activation on them"),
     ]
     body = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from math import log10
 from typing import Any
@@ -36,26 +37,29 @@ _TIPS = {
 }
 
 
+@dataclass(frozen=True)
+class Order:
+    """The present order and the address of the same table in another one."""
+
+    sort: str
+    descending: bool
+    address: Callable[[str, bool], str]
+
+
 def feature_table(
-    rows: Sequence[Row],
-    to: Callable[[int], str],
-    sort: str,
-    descending: bool,
-    resort: Callable[[str, bool], str],
-    *,
-    searched: bool,
-    in_domain: bool,
+    rows: Sequence[Row], to: Callable[[int], str], order: Order, *, searched: bool, in_domain: bool
 ) -> str:
-    """Rows of `app_features.page`. `to`: address of a feature; `resort`: address of this table in another order."""
+    """Rows of `app_features.page`. `to`: address of a feature; searched, in_domain: show the columns about the search or
+    about the domain."""
     wanted = ["feature", "density", "mean", "max", "docs", "energy"]
     wanted[1:1] = ["match"] * searched + ["domain"] * in_domain
 
     def column(key: str) -> Column:
-        now = key == sort
+        now = key == order.sort
         first = key != "feature"  # numbers: largest first; ids: smallest first
-        order = ("descending" if descending else "ascending") if now else None
-        address = resort(key, not descending if now else first)
-        return Column(SORTS[key], numeric=True, tip=_TIPS.get(key, ""), href=address, sorted=order)
+        state = ("descending" if order.descending else "ascending") if now else None
+        address = order.address(key, not order.descending if now else first)
+        return Column(SORTS[key], numeric=True, tip=_TIPS.get(key, ""), href=address, sorted=state)
 
     columns = [column(key) for key in wanted]
     columns[1:1] = [Column("fires most on"), Column("promotes")]

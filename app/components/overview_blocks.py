@@ -93,7 +93,7 @@ def _run(row: Row) -> list[Cell]:
     return [
         Cell(f"{escape(row['run_id'])}<br><span class='quiet'>{escape(row['kind'] or '')}</span>"),
         Cell(badge(status, TONES.get(status, "plain"), MEANING.get(status, "")), tip=row["note"] or ""),
-        Cell(progress, bar=done / planned if planned and status != "damaged" else None),
+        Cell(progress + (_progress(done / planned) if planned and done < planned else "")),
         text(count(row["n_tokens"])),
         text(count(row["n_rows"]), tip=f"{size(row['bytes'])} on disk"),
         text(f"{per_code:.2f}" if per_code else NOTHING),
@@ -101,6 +101,10 @@ def _run(row: Row) -> list[Cell]:
         Cell(" ".join(hashes + others), tip=whole),
         text(updated),
     ]
+
+
+def _progress(share: float) -> str:
+    return f'<div class="progress" aria-hidden="true"><i style="--w:{100 * share:.0f}%"></i></div>'
 
 
 def corpora_table(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ import streamlit as st
 from sparse_rep.app import data, links
 from sparse_rep.app.charts.density import density_histogram
 from sparse_rep.app.components import blocks
-from sparse_rep.app.components.feature_table import SORTS, feature_table
+from sparse_rep.app.components.feature_table import SORTS, Order, feature_table
 from sparse_rep.app.limits import DENSE, RARE
 from sparse_rep.app.subject import Subject, choose, picker
 from sparse_rep.app.widgets import chart, section
@@ -39,6 +39,9 @@ def render() -> None:
     _density(subject, bins, asked, n_kept)
     if not n_kept:
         st.html(blocks.empty_state("No feature passes this filter", _advice(asked)))
+        if asked["token"]:
+            everywhere = data.sql_of("app_features.raw_token", **subject.address, token=asked["token"])
+            st.html(blocks.link(links.href("sql", sql=everywhere), "Count it over all codes in the SQL page"))
         return
     _table(subject, asked, n_kept)
 
@@ -48,15 +51,21 @@ def _filters(subject: Subject) -> dict[str, Any]:
     domains = [row["domain"] for row in subject.ask("app_features.domains")]
     line = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     q = line.text_input(
-        "Which features fire on", key="q", bind="query-params", placeholder="a token, e.g. import, or #42", width=280
+        "Which features fire on",
+        key="q",
+        bind="query-params",
+        placeholder="a token, e.g. import, or #42",
+        width=280,
+        on_change=_first_page,
     )
     show = line.segmented_control(
-        "Show", SHOW, default="all", key="show", bind="query-params", required=True, help=MEANING
+        "Show", SHOW, default="all", key="show", bind="query-params", required=True, help=MEANING, on_change=_first_page
     )
     domain = None
     if len(domains) > 1:
         domain = line.selectbox(
             "Prefer a domain", domains, index=None, placeholder="any", key="domain", bind="query-params", width=200,
+            on_change=_first_page,
             help="Sorts by how much denser a feature is in that domain than over all text",
         )  # fmt: skip
     q = (q or "").strip()
@@ -78,6 +87,10 @@ def _filters(subject: Subject) -> dict[str, Any]:
     }
 
 
+def _first_page() -> None:
+    st.session_state["page"] = 1
+
+
 def _common(asked: dict[str, Any]) -> dict[str, Any]:
     return {"token": asked["token"], "only": asked["only"], "show": asked["show"], "rare": RARE, "dense": DENSE}
 
@@ -85,9 +98,10 @@ def _common(asked: dict[str, Any]) -> dict[str, Any]:
 def _density(subject: Subject, bins: list[data.Row], asked: dict[str, Any], n_kept: int) -> None:
     dead = sum(b["n"] for b in bins if b["log_lo"] is None)
     aside = f"{count(subject.n_latents)} latents, {plural(dead, 'dead one')} not drawn, {count(n_kept)} in the filter"
-    section("How often they fire", aside, query="app_features.density", **subject.address, **_common(asked))
     alive = [b for b in bins if b["log_lo"] is not None]
-    if alive:
+    if not alive:
+        return
+    with section("How often they fire", aside, query="app_features.density", **subject.address, **_common(asked)):
         chart(density_histogram(alive), alt="Histogram of how often the latents fire, all and those in the filter")
 
 
@@ -116,19 +130,11 @@ def _table(subject: Subject, asked: dict[str, Any], n_kept: int) -> None:
 
     first = (page - 1) * PER_PAGE + 1
     aside = f"{first:,} to {first + len(rows) - 1:,} of {n_kept:,}, by {SORTS[asked['sort']]}"
-    with slot:
-        section("Features" if not asked["token"] else f"Features that fire on {shown(asked['token'])}", aside,
-                query="app_features.page", **subject.address, **params)  # fmt: skip
+    title = f"Features that fire on {shown(asked['token'])}" if asked["token"] else "Features"
+    with slot, section(title, aside, query="app_features.page", **subject.address, **params):
+        order = Order(asked["sort"], asked["descending"], resort)
         st.html(
-            feature_table(
-                rows,
-                subject.link,
-                asked["sort"],
-                asked["descending"],
-                resort,
-                searched=asked["token"] is not None,
-                in_domain=asked["domain"] is not None,
-            )
+            feature_table(rows, subject.link, order, searched=bool(asked["token"]), in_domain=bool(asked["domain"]))
         )
 
 

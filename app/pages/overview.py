@@ -16,7 +16,7 @@ from sparse_rep.app.wording import count, plural, size
 TITLE = "Overview"
 ICON = ":material/home_storage:"
 ORDER = 10
-PATH = "overview"
+PATH = ""
 HELP = "What is in this store: dictionaries with their held-out figures, runs with their provenance, corpora."
 
 SHOWN = 24
@@ -54,49 +54,44 @@ def render() -> None:
 
 def _dictionaries(dictionaries: list[data.Row]) -> None:
     cut = f"latest {SHOWN} of {len(dictionaries)}" if len(dictionaries) > SHOWN else "scored on held-out documents"
-    section("Dictionaries", cut, query="app_overview.dictionaries")
-    if not dictionaries:
-        st.html(blocks.note("None. `sparse-rep train` makes one, `sparse-rep import` takes one from elsewhere."))
-        return
-    domains: dict[str, list[data.Row]] = defaultdict(list)
-    for row in data.rows("app_overview.domain_figures"):
-        domains[row["dictionary_id"]].append(row)
-    pages = {s.dictionary_id: s for s in reversed(subjects())}
-    cards = (
-        overview_blocks.dictionary_card(d, domains[d["dictionary_id"]], pages.get(d["dictionary_id"]))
-        for d in dictionaries[:SHOWN]
-    )
-    st.html(f'<div class="cards">{"".join(cards)}</div>')
+    with section("Dictionaries", cut, query="app_overview.dictionaries"):
+        if not dictionaries:
+            st.html(blocks.note("None. `sparse-rep train` makes one, `sparse-rep import` takes one from elsewhere."))
+            return
+        domains: dict[str, list[data.Row]] = defaultdict(list)
+        for row in data.rows("app_overview.domain_figures"):
+            domains[row["dictionary_id"]].append(row)
+        pages = {s.dictionary_id: s for s in reversed(subjects())}
+        cards = (
+            overview_blocks.dictionary_card(d, domains[d["dictionary_id"]], pages.get(d["dictionary_id"]))
+            for d in dictionaries[:SHOWN]
+        )
+        st.html(f'<div class="cards">{"".join(cards)}</div>')
 
 
 def _training() -> None:
     metrics = [row["metric"] for row in data.rows("app_overview.training_metrics")]
     if not metrics:
         return
-    section("Training")
-    first = metrics.index("explained_variance") if "explained_variance" in metrics else 0
-    metric = st.segmented_control(
-        "Metric", metrics, default=metrics[first], format_func=lambda m: m.replace("_", " "),
-        key="metric", label_visibility="collapsed", required=True,
-    )  # fmt: skip
-    points = data.rows("app_overview.training", metric=metric)
-    split = "train" if any(p["split"] == "train" for p in points) else points[0]["split"]
-    points = [p for p in points if p["split"] == split]
-    words = metric.replace("_", " ")
-    chart(training_curves(points, f"{words} ({split})"), alt=f"{words} over training steps, one line a dictionary")
+    metric = "explained_variance" if "explained_variance" in metrics else metrics[0]
+    with section("Training", "" if len(metrics) > 1 else metric.replace("_", " ")):
+        if len(metrics) > 1:
+            metric = st.segmented_control(
+                "Metric", metrics, default=metric, format_func=lambda m: m.replace("_", " "),
+                key="metric", label_visibility="collapsed", required=True,
+            )  # fmt: skip
+        points = data.rows("app_overview.training", metric=metric)
+        split = "train" if any(p["split"] == "train" for p in points) else points[0]["split"]
+        points = [p for p in points if p["split"] == split]
+        words = metric.replace("_", " ")
+        chart(training_curves(points, f"{words} ({split})"), alt=f"{words} over training steps, one line a dictionary")
 
 
 def _runs(runs: list[data.Row]) -> None:
-    section("Runs", "latest first" if len(runs) < 200 else "latest 200", query="app_overview.runs")
-    if runs:
-        st.html(overview_blocks.runs_table(runs))
-    else:
-        st.html(blocks.note("None yet."))
+    with section("Runs", "latest first" if len(runs) < 200 else "latest 200", query="app_overview.runs"):
+        st.html(overview_blocks.runs_table(runs) if runs else blocks.note("None yet."))
 
 
 def _corpora(corpora: list[data.Row]) -> None:
-    section("Texts", "tokens and documents by domain", query="app_overview.corpora")
-    if corpora:
-        st.html(overview_blocks.corpora_table(corpora))
-    else:
-        st.html(blocks.note("None yet."))
+    with section("Texts", "tokens and documents by domain", query="app_overview.corpora"):
+        st.html(overview_blocks.corpora_table(corpora) if corpora else blocks.note("None yet."))

@@ -7,10 +7,9 @@ from io import BytesIO
 
 import pyarrow.csv
 import streamlit as st
-from sparse_rep.app import data
+from sparse_rep.app import data, links
 from sparse_rep.app.components import blocks
 from sparse_rep.app.limits import MAX_ROWS
-from sparse_rep.app.widgets import section
 from sparse_rep.app.wording import plural, significant
 from sparse_rep.store import SqlResult, StoreError
 from sparse_rep.store.schema import Table
@@ -42,14 +41,8 @@ def render() -> None:
 
 
 def _examples() -> None:
-    line = st.container(horizontal=True, gap="xsmall")
-    line.html(blocks.note("Try:"), width="content")
-    for name, query in data.examples().items():
-        line.button(query.note, key=f"try_{name}", type="tertiary", on_click=_load, args=(query.sql,))
-
-
-def _load(sql: str) -> None:
-    st.session_state["sql"] = sql
+    links_to = (blocks.link(links.href(PATH, sql=query.sql), query.note) for query in data.examples().values())
+    st.html(f'<div class="tries"><span class="quiet">Try</span>{"".join(links_to)}</div>')
 
 
 def _editor() -> str:
@@ -79,7 +72,7 @@ def _answer(sql: str) -> None:
     if n > MAX_ROWS:
         said += f", the first {MAX_ROWS:,} shown"
     with st.container(horizontal=True, vertical_alignment="center"):
-        section("Answer", said)
+        st.html(blocks.section("Answer", said), width="stretch")
         st.download_button(
             "CSV",
             lambda: _csv(result),

@@ -69,7 +69,10 @@ DETECTORS: tuple[tuple[str, Detector], ...] = (
     ("keyword", lambda doc, i, line, n: float(keyword.iskeyword(doc[i].strip()))),
     ("number", lambda doc, i, line, n: float(doc[i].strip().isdigit())),
     ("quote", _words('"', "'", "`")),
-    ("import line", _after("import")),
+    (
+        "import",
+        lambda doc, i, line, n: float(doc[i].strip() in ("import", "from")) or _after("import")(doc, i, line, n),
+    ),
     ("self", _words("self")),
     ("opening bracket", _words("(", "[", "{")),
     ("closing bracket", _words(")", "]", "}")),
@@ -212,7 +215,7 @@ def _decoder_tables(run, feature, token_ids, tok, stream, pieces, counts: Counte
     cosine = atoms @ atoms.T / np.maximum(1e-9, np.outer(norms, norms))
     near: dict[str, list] = defaultdict(list)
     for f in range(m):
-        order = [g for g in np.argsort(-cosine[f], kind="stable") if g != f][:10]
+        order = [g for g in np.argsort(-cosine[f], kind="stable") if g != f and cosine[f, g] > 0][:10]
         for rank, g in enumerate(order, 1):
             for key, value in (("dictionary_id", BIG), ("feature", f), ("rank", rank), ("other", int(g))):
                 near[key].append(value)

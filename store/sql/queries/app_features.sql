@@ -93,3 +93,14 @@ ORDER BY log_lo NULLS FIRST;
 -- name: app_features.domains
 -- Domains that a dictionary's codes come from.
 SELECT DISTINCT domain FROM feature_domains WHERE run_id = $run AND dictionary_id = $dictionary ORDER BY domain;
+
+-- name: app_features.raw_token
+-- Features that fire on a token type, counted over all codes rather than over each feature's 20 commonest tokens.
+SELECT a.feature, count(*) AS n, avg(a.act) AS mean_act
+FROM vocab AS v
+JOIN tokens AS t ON t.corpus_id = v.corpus_id AND t.token_id = v.token_id
+JOIN acts_by_token AS a ON a.corpus_id = t.corpus_id AND a.tok = t.tok
+WHERE a.run_id = $run AND a.dictionary_id = $dictionary AND trim(lower(v.text)) = trim(lower($token))
+GROUP BY a.feature
+ORDER BY n DESC
+LIMIT 100;
