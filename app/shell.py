@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from types import ModuleType
 
@@ -35,39 +35,31 @@ def page_modules() -> tuple[ModuleType, ...]:
 def run() -> None:
     """Draws the page that the address names."""
     st.set_page_config(page_title="sparse-rep", page_icon=FAVICON.format(mark=_mark()), layout="wide")
-    st.html(stylesheet())
     st.logo(LOGO.format(mark=_mark()), size="large")
-    modules = page_modules()
-    page = st.navigation(
-        [
-            st.Page(
-                _guarded(module.render),
-                title=module.TITLE,
-                icon=module.ICON,
-                url_path=module.PATH or None,
-                help=module.HELP,
-                default=not module.PATH,
-            )
-            for module in modules
-        ],
-        position="top",
-    )
-    page.run()
+    pages_found = [
+        st.Page(
+            partial(draw, module),
+            title=module.TITLE,
+            icon=module.ICON,
+            url_path=module.PATH or None,
+            help=module.HELP,
+            default=not module.PATH,
+        )
+        for module in page_modules()
+    ]
+    st.navigation(pages_found, position="top").run()
+
+
+def draw(module: ModuleType) -> None:
+    """One page. An error of ours is shown as its one sentence; any other error stays an error."""
+    st.html(stylesheet())
+    try:
+        data.open_store()
+        module.render()
+    except SparseRepError as error:
+        st.html(empty_state("This cannot be shown", str(error)))
     with st.container(key="shell"):
         _script()(key="shell_script")
-
-
-def _guarded(render: Callable[[], None]) -> Callable[[], None]:
-    """The page, with an error of ours shown as its one sentence; any other error stays an error."""
-
-    def draw() -> None:
-        try:
-            data.open_store()
-            render()
-        except SparseRepError as error:
-            st.html(empty_state("This cannot be shown", str(error)))
-
-    return draw
 
 
 @cache

@@ -46,7 +46,7 @@ def arguments(port: int, address: str, browser: bool) -> list[str]:
         "-m",
         "streamlit",
         "run",
-        str(files("sparse_rep.app").joinpath("main.py")),
+        str(files("sparse_rep.app.entry").joinpath("main.py")),
         f"--server.port={port}",
         f"--server.address={address}",
         f"--server.headless={'false' if browser else 'true'}",

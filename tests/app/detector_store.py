@@ -7,6 +7,7 @@ keyword" or "inside a comment", firing with the token's surprisal in bits times 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import keyword
 import math
 import re
@@ -47,18 +48,18 @@ def documents() -> list[tuple[str, str, str]]:
 
 
 Line = list[str]
-Detector = Callable[[list[str], int, Line, int], float]
-"""(tokens of the document, position, tokens of its line so far, tokens since the line began) -> weight, 0 for silent."""
+Detector = Callable[[list[str], int, Line], float]
+"""(tokens of the document, position, tokens of its line so far) -> weight, 0 for silent."""
 
 
 def _words(*words: str) -> Detector:
-    return lambda doc, i, line, n: float(doc[i].strip() in words)
+    return lambda doc, i, line: float(doc[i].strip() in words)
 
 
 def _after(word: str) -> Detector:
     """Fires after a word on the same line, less with distance."""
 
-    def detect(doc: list[str], i: int, line: Line, n: int) -> float:
+    def detect(doc: list[str], i: int, line: Line) -> float:
         before = [t.strip() for t in line]
         return 1 / (len(before) - before.index(word)) if word in before and not doc[i].isspace() else 0.0
 
@@ -66,33 +67,33 @@ def _after(word: str) -> Detector:
 
 
 DETECTORS: tuple[tuple[str, Detector], ...] = (
-    ("keyword", lambda doc, i, line, n: float(keyword.iskeyword(doc[i].strip()))),
-    ("number", lambda doc, i, line, n: float(doc[i].strip().isdigit())),
+    ("keyword", lambda doc, i, line: float(keyword.iskeyword(doc[i].strip()))),
+    ("number", lambda doc, i, line: float(doc[i].strip().isdigit())),
     ("quote", _words('"', "'", "`")),
     (
         "import",
-        lambda doc, i, line, n: float(doc[i].strip() in ("import", "from")) or _after("import")(doc, i, line, n),
+        lambda doc, i, line: float(doc[i].strip() in ("import", "from")) or _after("import")(doc, i, line),
     ),
     ("self", _words("self")),
     ("opening bracket", _words("(", "[", "{")),
     ("closing bracket", _words(")", "]", "}")),
-    ("newline", lambda doc, i, line, n: float(doc[i] == "\n")),
-    ("indentation", lambda doc, i, line, n: float(doc[i].isspace() and n == 0 and doc[i] != "\n")),
-    ("capitalised", lambda doc, i, line, n: 0.5 * doc[i].strip().istitle()),
-    ("upper case", lambda doc, i, line, n: float(doc[i].strip().isupper() and len(doc[i].strip()) > 1)),
-    ("in a comment", lambda doc, i, line, n: 0.4 * ("#" in line)),
-    ("name being defined", lambda doc, i, line, n: float(bool(line) and line[-1].strip() in ("def", "class"))),
-    ("long word", lambda doc, i, line, n: (len(doc[i]) - 8) / 4 if len(doc[i].strip()) > 8 else 0.0),
-    ("never", lambda doc, i, line, n: 0.0),
-    ("start of document", lambda doc, i, line, n: float(i == 0)),
-    ("any letter", lambda doc, i, line, n: 0.1 * any(c.isalpha() for c in doc[i])),
+    ("newline", lambda doc, i, line: float(doc[i] == "\n")),
+    ("indentation", lambda doc, i, line: float(doc[i].isspace() and not line and doc[i] != "\n")),
+    ("capitalised", lambda doc, i, line: 0.5 * doc[i].strip().istitle()),
+    ("upper case", lambda doc, i, line: float(doc[i].strip().isupper() and len(doc[i].strip()) > 1)),
+    ("in a comment", lambda doc, i, line: 0.4 * ("#" in line)),
+    ("name being defined", lambda doc, i, line: float(bool(line) and line[-1].strip() in ("def", "class"))),
+    ("long word", lambda doc, i, line: (len(doc[i]) - 8) / 4 if len(doc[i].strip()) > 8 else 0.0),
+    ("never", lambda doc, i, line: 0.0),
+    ("start of document", lambda doc, i, line: float(i == 0)),
+    ("any letter", lambda doc, i, line: 0.1 * any(c.isalpha() for c in doc[i])),
     ("json", _words("json", "JSON")),
     ("operator", _words("=", "+", "-", "*", "/", "<", ">", "%")),
     ("address", _after("https")),
     ("return value", _after("return")),
-    ("raised error", lambda doc, i, line, n: float(doc[i].strip().endswith(("Error", "error")))),
+    ("raised error", lambda doc, i, line: float(doc[i].strip().endswith(("Error", "error")))),
     ("date word", _words("day", "days", "week", "month", "year", "weekday", "January")),
-    ("repeated token", lambda doc, i, line, n: 0.3 * (i > 0 and doc[i] == doc[i - 1])),
+    ("repeated token", lambda doc, i, line: 0.3 * (i > 0 and doc[i] == doc[i - 1])),
 )
 
 
@@ -155,7 +156,7 @@ def _codes(docs, counts: Counter[str], n_tokens: int) -> tuple[np.ndarray, np.nd
         for i, token in enumerate(tokens):
             bits = -math.log2(counts[token] / n_tokens)
             for number, (_, detect) in enumerate(DETECTORS):
-                if weight := detect(tokens, i, line, len(line)):
+                if weight := detect(tokens, i, line):
                     rows.append((number, at + i, bits * weight))
             line = [] if token == "\n" else [*line, token]
         at += len(tokens)
@@ -164,8 +165,6 @@ def _codes(docs, counts: Counter[str], n_tokens: int) -> tuple[np.ndarray, np.nd
 
 
 def _dictionary(store: Store, name: str, n: int) -> None:
-    import json
-
     folder = store.dictionary_path(name)
     folder.mkdir(parents=True, exist_ok=True)
     cfg = {"architecture": "detectors", "d_in": 1, "d_sae": n, "metadata": {"model_name": MODEL, "hook_name": HOOK}}

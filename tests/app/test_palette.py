@@ -5,7 +5,7 @@ from sparse_rep.app.charts.palette import ACCENT, LINE, PAGE, PANEL, SERIES, TEX
 
 
 def test_the_theme_file_repeats_the_palette():
-    theme = tomllib.loads(files("sparse_rep.app").joinpath(".streamlit/config.toml").read_text("utf-8"))["theme"]
+    theme = tomllib.loads(files("sparse_rep.app.entry").joinpath(".streamlit/config.toml").read_text("utf-8"))["theme"]
     assert tuple(theme["chartCategoricalColors"]) == SERIES
     for mode in ("light", "dark"):
         said = {key: theme[mode][key] for key in ("textColor", "backgroundColor", "secondaryBackgroundColor")}

@@ -1,0 +1,134 @@
+"""The whole way once, in a real browser against the real server: table, link, coloured tokens, tooltip, keys."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no chromium on this machine: apt install chromium"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app as a user starts it, from another directory."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "log"
+    verb = [
+        sys.executable,
+        "-m",
+        "sparse_rep.cli.main",
+        "app",
+        "--store",
+        str(store_path),
+        "--port",
+        str(port),
+        "--no-browser",
+    ]
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            verb, stdout=out, stderr=out, cwd=log.parent, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
+        try:
+            for _ in range(120):
+                assert server.poll() is None, log.read_text("utf-8")
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
+                    break
+                except OSError:
+                    time.sleep(0.25)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'sparse-rep[dev]'"
+    )
+    with sync_api.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def test_from_the_table_to_a_token_and_back(address: str, browser, tmp_path: Path):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    elsewhere: list[str] = []
+    page.on(
+        "request",
+        lambda r: elsewhere.append(r.url) if not r.url.startswith((address, "data:", "blob:", "ws:")) else None,
+    )
+    page.goto(f"{address}/features?dictionary=detectors-24")
+    page.locator("table.features a", has_text=re.compile("^4$")).click()
+    page.get_by_role("heading", name="What makes feature 4 fire?").wait_for()
+    assert "feature=4" in page.url
+
+    token = page.locator("ol.examples mark.at").first
+    assert token.inner_text().strip() == "self"
+    colour = token.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert colour not in ("rgba(0, 0, 0, 0)", "transparent")
+    token.hover()
+    tip = page.locator("#sr-tip")
+    tip.wait_for(state="visible")
+    assert re.search(r"activation [\d.]+\ntoken \d+ · position [\d,]+", tip.inner_text())
+    page.mouse.move(0, 0)
+    token.focus()
+    tip.wait_for(state="visible")
+    assert token.get_attribute("aria-describedby") == "sr-tip"
+    page.screenshot(path=tmp_path / "feature.png", full_page=True)
+
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("heading", name="What makes feature 5 fire?").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="What makes feature 4 fire?").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Which features does this dictionary have?").wait_for()
+    assert elsewhere == [], "the app works without the internet"
+    assert (tmp_path / "feature.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone_in_both_themes(address: str, browser, tmp_path: Path, scheme: str):
+    for where in ("", "features", "feature", "sql"):
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+        page.goto(f"{address}/{where}")
+        page.get_by_role("heading", level=1).wait_for()
+        page.locator(".st-key-shell iframe, .st-key-shell *").first.wait_for(state="attached")
+        page.wait_for_timeout(400)
+        main = page.locator("[data-testid='stMain']")
+        assert main.evaluate("e => e.scrollWidth - e.clientWidth") <= 0, f"{where or 'overview'} scrolls sideways"
+        ground = page.locator("[data-testid='stApp']").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(16, 21, 27)")
+        page.screenshot(path=tmp_path / f"{where or 'overview'}-{scheme}.png")
+        page.close()
