@@ -49,6 +49,10 @@ class Subject:
     def link(self, feature: int) -> str:
         return links.feature(self.run_id, self.dictionary_id, feature)
 
+    def read(self, doc: int, tok: int) -> str:
+        """Address of the reader at a token."""
+        return links.href("read", **self.address, doc=doc, at=tok)
+
     def about(self) -> str:
         """One line of HTML: dictionary, kind, where it reads, which model, which text."""
         parts = [f"<b>{escape(self.dictionary_id)}</b>"]

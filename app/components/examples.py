@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from sparse_rep.app.charts.palette import strength
+from sparse_rep.app.components.blocks import link
 from sparse_rep.app.components.token_view import token_view
 from sparse_rep.app.wording import count, percent, significant
 
@@ -60,10 +61,17 @@ def intervals(sample: Iterable[Row]) -> list[Group]:
     ]
 
 
-def examples_html(groups: Iterable[Group], contexts: Iterable[Row], scale: float, width: Width) -> tuple[str, int]:
+def examples_html(
+    groups: Iterable[Group],
+    contexts: Iterable[Row],
+    scale: float,
+    width: Width,
+    read: Callable[[int, int], str],
+) -> tuple[str, int]:
     """HTML of the groups and how many examples the budget left out.
 
     contexts: rows of `app_feature.contexts`, all tokens of a context together. scale: activation that takes full heat.
+    read: address of the reader for a document and a token in it.
     """
     texts: dict[int, list[Row]] = {}
     for row in contexts:
@@ -74,7 +82,7 @@ def examples_html(groups: Iterable[Group], contexts: Iterable[Row], scale: float
         items = []
         for example in group.examples:
             text = texts.get(example["tok"])
-            item = _example(example, text, scale, width) if text else ""
+            item = _example(example, text, scale, width, read) if text else ""
             if used + len(item) > BUDGET:
                 left_out += 1
                 continue
@@ -90,7 +98,7 @@ def _head(group: Group) -> str:
     return f'<div class="interval">{key}<b>{escape(group.title)}</b><span>{escape(group.aside)}</span></div>'
 
 
-def _example(example: Row, text: Sequence[Row], scale: float, width: Width) -> str:
+def _example(example: Row, text: Sequence[Row], scale: float, width: Width, read: Callable[[int, int], str]) -> str:
     first = text[0]
     source = f"{first['source']} · {first['domain']} · document {first['doc']:,}"
     focus = next(i for i, row in enumerate(text) if row["tok"] == example["tok"])
@@ -104,7 +112,7 @@ def _example(example: Row, text: Sequence[Row], scale: float, width: Width) -> s
     )
     return (
         f'<li data-row-tip="{escape(source)}"><span class="act">{significant(example["act"])}</span>'
-        f'{body}<span class="src">{escape(source)}</span></li>'
+        f'{body}<span class="src">{link(read(first["doc"], example["tok"]), source)}</span></li>'
     )
 
 

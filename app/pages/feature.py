@@ -135,7 +135,7 @@ def _examples(view: View) -> None:
             "corpus": view.subject.corpus_id,
         }
         html, left_out = examples.examples_html(
-            groups, view.ask("app_feature.contexts", **wanted), view.row["max_act"], width
+            groups, view.ask("app_feature.contexts", **wanted), view.row["max_act"], width, view.subject.read
         )
         st.html(html or blocks.note("The text of this corpus is not in the store, so there are no examples to show."))
         foot = st.container(horizontal=True, vertical_alignment="center", gap="small")

@@ -120,7 +120,7 @@ def test_from_the_table_to_a_token_and_back(address: str, browser, tmp_path: Pat
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_a_phone_in_both_themes(address: str, browser, tmp_path: Path, scheme: str):
-    for where in ("", "features", "feature", "sql"):
+    for where in ("", "features", "feature", "read", "sql"):
         page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         page.goto(f"{address}/{where}")
         page.get_by_role("heading", level=1).wait_for()

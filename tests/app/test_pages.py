@@ -46,7 +46,7 @@ def test_the_overview_shows_what_the_store_knows_of_each_dictionary(open_page, s
     assert any(link.startswith("features?run=detect-dddddddd&dictionary=detectors-8") for link in links(at))
 
 
-@pytest.mark.parametrize("page", ["overview", "features", "feature"])
+@pytest.mark.parametrize("page", ["overview", "features", "feature", "read"])
 def test_an_empty_store_says_which_command_fills_it(open_page, tmp_path, page):
     Store(tmp_path / "empty", create=True)
     at = open_page(page, store=tmp_path / "empty")
@@ -201,6 +201,31 @@ def test_provenance_opens_on_demand(open_page):
     assert "d" * 64 in text(at)
 
 
+def test_a_document_shows_the_feature_of_each_token(open_page, store_path):
+    store = Store(store_path)
+    (tok,) = store.query("SELECT min(tok) AS tok FROM acts WHERE dictionary_id = 'detectors-24' AND feature = 4")[
+        "tok"
+    ].to_pylist()
+    doc = store.query("SELECT doc, source FROM docs WHERE $tok >= tok_lo AND $tok < tok_hi", tok=tok).to_pylist()[0]
+    at = open_page("read", dictionary="detectors-24", doc=str(doc["doc"]), at=str(tok))
+    assert doc["source"] in text(at)
+    found = re.search(r'<a href="[^"]*feature=4" class="h\d+(?: c\d)? at" data-tip="([^"]*)"> ?self</a>', html(at))
+    assert found, "the token is coloured by its detector, linked to it and underlined"
+    assert "feature 4: " in found[1]
+
+
+def test_a_document_that_is_not_there_is_named(open_page):
+    assert "There is no document '99'" in text(open_page("read", dictionary="detectors-24", doc="99"))
+
+
+def test_an_example_leads_to_its_place_in_the_document(open_page):
+    at = open_page("feature", dictionary="detectors-24", feature="4")
+    address = next(link for link in links(at) if link.startswith("read?"))
+    asked = dict(pair.split("=") for pair in address.split("?")[1].split("&"))
+    opened = open_page("read", **asked)
+    assert re.search(r'class="[^"]*\bat\b[^"]*"[^>]*> ?self<', html(opened))
+
+
 def test_a_query_in_the_address_is_answered(open_page):
     at = open_page("sql", sql="SELECT 41 + 1 AS answer")
     assert at.dataframe[0].value["answer"].tolist() == [42]
@@ -258,5 +283,5 @@ def test_what_data_says_is_never_markup(open_page, tmp_path, detectors):
     loaded = json.loads(cfg.read_text("utf-8"))
     loaded["metadata"] |= {"model_name": evil, "hook_name": evil, "sparse_rep_model_note": evil}
     cfg.write_text(json.dumps(loaded), "utf-8")
-    for page in ("overview", "features", "feature"):
+    for page in ("overview", "features", "feature", "read"):
         assert "<img" not in html(open_page(page, store=path, dictionary="detectors-24"))
