@@ -116,6 +116,11 @@ def _tip(tip: str, *, focus: bool = True) -> str:
     return f' data-tip="{escape(tip)}"' + (' tabindex="0"' if focus else "")
 
 
+def alert(sentence: str, tone: Tone = "bad") -> str:
+    """Something that needs attention, in a sentence. Plain text: what errors quote must not turn into formatting."""
+    return f'<div class="alert {tone}" role="alert">{escape(sentence)}</div>'
+
+
 def empty_state(title: str, sentence: str, command: str = "") -> str:
     """Instead of a view that has nothing to show: what is missing and the command that brings it."""
     code = f"<pre>{escape(command)}</pre>" if command else ""

@@ -47,19 +47,20 @@ class Order:
 
 
 def feature_table(
-    rows: Sequence[Row], to: Callable[[int], str], order: Order, *, searched: bool, in_domain: bool
+    rows: Sequence[Row], to: Callable[[int], str], order: Order, *, searched: bool, domain: str | None
 ) -> str:
-    """Rows of `app_features.page`. `to`: address of a feature; searched, in_domain: show the columns about the search or
+    """Rows of `app_features.page`. `to`: address of a feature; searched, domain: show the columns about the search or
     about the domain."""
     wanted = ["feature", "density", "mean", "max", "docs", "energy"]
-    wanted[1:1] = ["match"] * searched + ["domain"] * in_domain
+    wanted[1:1] = ["match"] * searched + ["domain"] * (domain is not None)
 
     def column(key: str) -> Column:
         now = key == order.sort
         first = key != "feature"  # numbers: largest first; ids: smallest first
         state = ("descending" if order.descending else "ascending") if now else None
         address = order.address(key, not order.descending if now else first)
-        return Column(SORTS[key], numeric=True, tip=_TIPS.get(key, ""), href=address, sorted=state)
+        label = f"times denser in {domain}" if key == "domain" else SORTS[key]
+        return Column(label, numeric=True, tip=_TIPS.get(key, ""), href=address, sorted=state)
 
     columns = [column(key) for key in wanted]
     columns[1:1] = [Column("fires most on"), Column("promotes")]

@@ -13,6 +13,7 @@ def stylesheet() -> str:
     """The whole style sheet as one `<style>` element, no address in it."""
     names = {"text": TEXT, "page": PAGE, "panel": PANEL, "line": LINE, "accent": ACCENT}
     names |= {f"h{i}": shade for i, shade in enumerate(CATEGORIES)}
+    names |= {"bar": Shade("#fcdcbf", "#57330f"), "bar-neg": Shade("#c3dff7", "#1b4369")}
     names |= {"soft": Shade("#566474", "#9aa7b6"), "faint": Shade("#a9b4c0", "#55636f")}
     variables = "".join(f"--sr-{name}: light-dark({shade.light}, {shade.dark}); " for name, shade in names.items())
     heat = "".join(f".h{n} {{ --a: {100 * strength(n):.0f}%; }}\n" for n in range(1, LEVELS + 1))

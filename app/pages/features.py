@@ -133,9 +133,7 @@ def _table(subject: Subject, asked: dict[str, Any], n_kept: int) -> None:
     title = f"Features that fire on {shown(asked['token'])}" if asked["token"] else "Features"
     with slot, section(title, aside, query="app_features.page", **subject.address, **params):
         order = Order(asked["sort"], asked["descending"], resort)
-        st.html(
-            feature_table(rows, subject.link, order, searched=bool(asked["token"]), in_domain=bool(asked["domain"]))
-        )
+        st.html(feature_table(rows, subject.link, order, searched=bool(asked["token"]), domain=asked["domain"]))
 
 
 def _advice(asked: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def render() -> None:
         return
     for run in runs:
         if run["status"] == "damaged":
-            st.warning(f"Run {run['run_id']} is damaged and left out: {run['note']}", icon=":material/broken_image:")
+            st.html(blocks.alert(f"Run {run['run_id']} is damaged and left out: {run['note']}", "warn"))
     _dictionaries(dictionaries)
     _training()
     _runs(runs)

@@ -63,7 +63,7 @@ def _answer(sql: str) -> None:
         with st.spinner("Running", show_time=True):
             result = data.run(sql)
     except StoreError as error:
-        st.error(str(error), icon=":material/block:")
+        st.html(blocks.alert(str(error)))
         return
     n = result.table.num_rows
     said = f"{plural(n, 'row')} in {significant(result.seconds, 2)} s"
