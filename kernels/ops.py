@@ -1,18 +1,38 @@
 """The public operations: checked arguments, and a choice of implementation made a call, never at import.
 
-`backend` is "auto" (the fastest correct one for the device and dtype), "triton" or "reference".
+`backend` is "auto" (Triton on CUDA, plain torch elsewhere), "triton" or "reference"; `backend_name` says what it comes to.
+Inside `torch.autocast` the operands of products are cast as torch casts those of a linear layer. `check` turns on the
+checks that read whole tensors (NaN, unit rows, index range) and so wait for the device; without it a NaN or infinity in x
+makes that row's values (for pursuit: its norms) NaN or infinite and leaves other rows alone.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from jaxtyping import Float, Int
-from sparse_rep.kernels import reference
+from jaxtyping import Bool, Float, Int
+from sparse_rep.kernels import checks, reference
+from sparse_rep.kernels.batch_topk import batch_topk as _batch_topk
+from sparse_rep.kernels.decode import SparseDecode, decode_torch
+from sparse_rep.kernels.dispatch import Backend, backend_name, choose
+from sparse_rep.kernels.pursuit import MatchingPursuit, Method, gram_matrix, resolve
+from sparse_rep.kernels.threshold import ThresholdEncode
+from sparse_rep.kernels.topk import TopKEncode, encode_torch
 from torch import Tensor
 
-Backend = Literal["auto", "triton", "reference"]
+__all__ = [
+    "Backend",
+    "backend_name",
+    "batch_topk",
+    "gram_matrix",
+    "matching_pursuit",
+    "sparse_decode",
+    "threshold_encode",
+    "topk_encode",
+    "topk_encode_among",
+]
+
+GRAM_BUDGET = 4 * 2**30
+"""Bytes that matching pursuit's Gram matrix may take unless told otherwise."""
 
 
 def topk_encode(
@@ -23,26 +43,106 @@ def topk_encode(
     b_dec: Float[Tensor, " d"] | None = None,
     relu: bool = True,
     *,
+    select_fp32: bool = False,
     backend: Backend = "auto",
     check: bool = True,
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """The k largest pre-activations of each row; see `reference.topk_encode`.
+    """The k largest pre-activations of each row: values in fp32 (fp64 for fp64 input), indices in int64.
 
-    torch.topk on the product: the same values, and equal indices wherever no two candidates tie.
-    Raises ValueError where shapes disagree, k is outside 1..m or, with `check`, x is not finite.
+    Exact, sorted by value, ties to the lowest index; see `reference.topk_encode`. bf16 input is selected on pre-activations
+    rounded to bf16, as any bf16 product gives them, or on the fp32 accumulators with `select_fp32`; other types always on
+    fp32 (fp64). Extra memory stays under 512 MiB on Triton. Gradients of x, W_enc, b_enc and b_dec come from the k entries.
+    Raises ValueError where shapes, dtypes or devices disagree, k is outside 1..m or, with `check`, x is not finite.
     """
-    _require_encoder_shapes(x, W_enc, b_enc, b_dec)
-    _require_k(k, W_enc.shape[0])
+    x, W_enc, b_dec = _autocast(x, W_enc, b_dec)
+    checks.require_encoder(x, W_enc, b_enc, b_dec)
+    checks.require_k(k, len(W_enc))
     if check:
-        _require_finite(x)
-    if backend == "reference":
+        checks.require_finite("x", x)
+    choice = choose(backend, x.device, x.dtype)
+    if choice == "reference":
         return reference.topk_encode(x, W_enc, b_enc, k, b_dec, relu)
-    pre = torch.addmm(b_enc, x if b_dec is None else x - b_dec, W_enc.T)
-    values, indices = pre.topk(k, dim=-1)
-    if not relu:
-        return values, indices
-    positive = values > 0
-    return torch.where(positive, values, 0), torch.where(positive, indices, -1)
+    centred = _centred(x, b_dec)
+    if choice == "triton" and _selects_in_registers(k, len(W_enc)):
+        return TopKEncode.apply(centred, W_enc, b_enc, k, relu, select_fp32)  # pyright: ignore[reportReturnType]
+    return encode_torch(centred, W_enc, b_enc, k, relu, select_fp32)
+
+
+def topk_encode_among(
+    x: Float[Tensor, "n d"],
+    W_enc: Float[Tensor, "m d"],
+    b_enc: Float[Tensor, " m"],
+    k: int,
+    among: Bool[Tensor, " m"],
+    b_dec: Float[Tensor, " d"] | None = None,
+    relu: bool = True,
+    *,
+    select_fp32: bool = False,
+    backend: Backend = "auto",
+    check: bool = True,
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """`topk_encode` restricted to the latents where `among` holds, for AuxK: only their rows of W_enc are multiplied.
+
+    Indices count all m latents. Where fewer than k latents are in the mask the last slots are empty (-1, 0).
+    """
+    if among.shape != b_enc.shape or among.dtype != torch.bool:
+        raise ValueError(f"among {tuple(among.shape)} {among.dtype} must be a boolean mask of shape ({len(b_enc)},)")
+    chosen = among.nonzero()[:, 0]
+    reach = min(k, len(chosen))
+    if reach == 0:
+        empty = torch.full((len(x), k), -1, dtype=torch.int64, device=x.device)
+        return torch.zeros((len(x), k), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device), empty
+    values, local = topk_encode(
+        x, W_enc[chosen], b_enc[chosen], reach, b_dec, relu, select_fp32=select_fp32, backend=backend, check=check
+    )
+    indices = torch.where(local >= 0, chosen[local.clamp(min=0)], -1)
+    pad = (0, k - reach)
+    return torch.nn.functional.pad(values, pad), torch.nn.functional.pad(indices, pad, value=-1)
+
+
+def threshold_encode(
+    x: Float[Tensor, "n d"],
+    W_enc: Float[Tensor, "m d"],
+    b_enc: Float[Tensor, " m"],
+    threshold: Float[Tensor, " m"],
+    b_dec: Float[Tensor, " d"] | None = None,
+    *,
+    backend: Backend = "auto",
+    check: bool = True,
+) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Every pre-activation above its latent's threshold: (row, latent, value), sorted; no (n, m) matrix.
+
+    JumpReLU and BatchTopK at inference pass their thresholds, L1 zeros; a gate passes its gate's bias with threshold 0 and
+    computes magnitudes from the values. Compared in fp32 for 16-bit input. The values carry gradient, the thresholds none.
+    Raises ValueError as `topk_encode` does.
+    """
+    x, W_enc, b_dec = _autocast(x, W_enc, b_dec)
+    checks.require_encoder(x, W_enc, b_enc, b_dec)
+    if threshold.shape != b_enc.shape:
+        raise ValueError(f"threshold {tuple(threshold.shape)} must hold one number a latent: ({len(b_enc)},)")
+    checks.require_device("threshold", threshold, x)
+    if check:
+        checks.require_finite("x", x)
+    choice = choose(backend, x.device, x.dtype)
+    if choice == "reference":
+        return reference.threshold_encode(x, W_enc, b_enc, threshold, b_dec)
+    return ThresholdEncode.apply(_centred(x, b_dec), W_enc, b_enc, threshold, choice)  # pyright: ignore[reportReturnType]
+
+
+def batch_topk(
+    pre: Float[Tensor, "n m"], k: int, *, backend: Backend = "auto", check: bool = True
+) -> Float[Tensor, "n m"]:
+    """Keep the n * k largest positive entries of the whole batch, zero the rest; see `reference.batch_topk`.
+
+    Raises ValueError where k is outside 1..m or, with `check`, an entry is not finite.
+    """
+    if pre.ndim != 2:
+        raise ValueError(f"pre {tuple(pre.shape)} must be (n, m)")
+    checks.require_k(k, pre.shape[1])
+    if check:
+        checks.require_finite("pre", pre)
+    choice = choose(backend, pre.device, pre.dtype)
+    return reference.batch_topk(pre, k) if choice == "reference" else _batch_topk(pre, k, choice)
 
 
 def sparse_decode(
@@ -52,36 +152,77 @@ def sparse_decode(
     b_dec: Float[Tensor, " d"] | None = None,
     *,
     backend: Backend = "auto",
+    check: bool = False,
 ) -> Float[Tensor, "n d"]:
-    """Weighted sum of k rows a token, without an (n, k, d) buffer; see `reference.sparse_decode`."""
-    if values.shape != indices.shape:
-        raise ValueError(f"values {tuple(values.shape)} and indices {tuple(indices.shape)} differ in shape")
-    if backend == "reference":
+    """`sum_j values[:, j] * W_dec[indices[:, j]] + b_dec` in W_dec's dtype; empty slots (-1) add nothing.
+
+    No (n, k, d) buffer forward or backward, gradients deterministic; see `reference.sparse_decode`.
+    Raises ValueError where shapes or devices disagree or, with `check`, an index is outside -1..m-1.
+    """
+    W_dec, b_dec = _autocast(W_dec, b_dec)
+    checks.require_codes(values, indices, W_dec, b_dec)
+    if check:
+        checks.require_in_range(indices, len(W_dec))
+    choice = choose(backend, W_dec.device, W_dec.dtype)
+    if choice == "reference":
         return reference.sparse_decode(values, indices, W_dec, b_dec)
-    weights = torch.where(indices >= 0, values, 0).to(W_dec.dtype)
-    out = torch.nn.functional.embedding_bag(indices.clamp(min=0), W_dec, per_sample_weights=weights, mode="sum")
-    return out if b_dec is None else out + b_dec
+    if choice == "triton":
+        checks.require_contiguous(W_dec=W_dec)
+        return SparseDecode.apply(values.contiguous(), indices.contiguous(), W_dec, b_dec)  # pyright: ignore[reportReturnType]
+    return decode_torch(values, indices, W_dec, b_dec)
 
 
-def backend_name(device: torch.device | str) -> str:
-    """What "auto" runs on a device, for the run's record."""
-    return "reference" if torch.device(device).type == "cpu" else "torch"
+def matching_pursuit(
+    x: Float[Tensor, "n d"],
+    atoms: Float[Tensor, "m d"],
+    k: int,
+    tol: float = 0.0,
+    nonnegative: bool = True,
+    *,
+    gram: Float[Tensor, "m m"] | None = None,
+    gram_budget: int = GRAM_BUDGET,
+    method: Method = "auto",
+    backend: Backend = "auto",
+    check: bool = True,
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """k steps of matching pursuit on unit atoms: values, atoms in order of selection, residual norm after each step.
+
+    Any prefix is the code for a smaller k; an atom may come again; a row stops at residual norm `tol` or, with
+    `nonnegative`, when no correlation is positive, and costs nothing from there. See `reference.matching_pursuit`.
+
+    method "gram" reads one row of `gram = gram_matrix(atoms)` a step (built here unless given) and "product" multiplies
+    residuals and atoms again; "auto" takes the first where the matrix fits `gram_budget` bytes. In fp32 and fp64 the values
+    and norms are those of x minus the decoded prefix; 16-bit input on Triton follows the Gram recursion, in whose rounding
+    a pick's correlation is within 1 % of the best. The values carry exact gradients for x and atoms, the norms none.
+    Raises ValueError where shapes, dtypes or devices disagree, k < 1, the Gram method is asked for and over budget or, with
+    `check`, x is not finite or a row of atoms is not of unit norm.
+    """
+    x, atoms, gram = _autocast(x, atoms, gram)
+    checks.require_dictionary(x, atoms, gram)
+    checks.require_steps(k)
+    if check:
+        checks.require_finite("x", x)
+        checks.require_unit_rows(atoms)
+    choice = choose(backend, x.device, x.dtype)
+    if choice == "reference":
+        return reference.matching_pursuit(x, atoms, k, tol, nonnegative)
+    chosen = resolve(method, atoms, gram, gram_budget, choice)
+    return MatchingPursuit.apply(x, atoms, gram, k, tol, nonnegative, chosen, choice)  # pyright: ignore[reportReturnType]
 
 
-def _require_encoder_shapes(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor | None) -> None:
-    if x.ndim != 2 or W_enc.ndim != 2 or x.shape[1] != W_enc.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} must be (n, d) and W_enc {tuple(W_enc.shape)} (m, d) with the same d")
-    if b_enc.shape != W_enc.shape[:1]:
-        raise ValueError(f"b_enc {tuple(b_enc.shape)} must hold one bias a latent: ({W_enc.shape[0]},)")
-    if b_dec is not None and b_dec.shape != x.shape[1:]:
-        raise ValueError(f"b_dec {tuple(b_dec.shape)} must be (d,) = ({x.shape[1]},)")
+def _selects_in_registers(k: int, m: int) -> bool:
+    from sparse_rep.kernels import product, select
+
+    return select.fits(k, product.group_width(m))
 
 
-def _require_k(k: int, n_latents: int) -> None:
-    if not 1 <= k <= n_latents:
-        raise ValueError(f"k={k} must lie in 1..{n_latents}, the number of latents; lower k or widen the dictionary")
+def _centred(x: Tensor, b_dec: Tensor | None) -> Tensor:
+    return x if b_dec is None else x - b_dec.to(x.dtype)
 
 
-def _require_finite(x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x holds NaN or infinite values; find the token that makes them before encoding")
+def _autocast(first: Tensor, *rest: Tensor | None) -> tuple[Tensor, ...]:
+    device = first.device.type
+    if not torch.is_autocast_enabled(device):
+        return first, *rest  # pyright: ignore[reportReturnType]
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t.to(dtype) if t is not None and t.dtype == torch.float32 else t for t in (first, *rest))  # pyright: ignore[reportReturnType]

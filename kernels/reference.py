@@ -33,8 +33,8 @@ def topk_encode(
     values, indices = _stable_topk(pre, k)
     if not relu:
         return values, indices
-    positive = values > 0
-    return torch.where(positive, values, 0), torch.where(positive, indices, -1)
+    empty = values <= 0  # not "~(values > 0)": a NaN stays, for the caller to see
+    return torch.where(empty, 0, values), torch.where(empty, -1, indices)
 
 
 def threshold_encode(
@@ -82,8 +82,8 @@ def matching_pursuit(
     """k steps of matching pursuit on unit atoms (Mallat & Zhang 1993; as an encoder, arXiv 2506.03093, A.1).
 
     Returns the step values, the atom of each step in order of selection (an atom may come again) and the residual norm
-    after each step. A row stops, its later slots empty, once its residual norm is below `tol` or, with `nonnegative`,
-    once no correlation is positive.
+    after each step (which carries no gradient). A row stops, its later slots empty, once its residual norm is no more than
+    `tol` or, with `nonnegative`, once no correlation is positive.
     """
     residual = x
     alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -99,5 +99,5 @@ def matching_pursuit(
         residual = residual - value[:, None] * row
         values.append(value)
         indices.append(torch.where(alive, atom, -1))
-        norms.append(residual.norm(dim=-1))
+        norms.append(residual.detach().norm(dim=-1))
     return torch.stack(values, -1), torch.stack(indices, -1), torch.stack(norms, -1)

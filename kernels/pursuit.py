@@ -1,0 +1,84 @@
+"""Matching pursuit: which way to run it, and exact gradients for x and the atoms whichever way it ran."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from sparse_rep.kernels import pursuit_torch
+from sparse_rep.kernels.dispatch import Choice
+from torch import Tensor
+
+Method = Literal["auto", "gram", "product"]
+
+SCORE_BYTES = 512 * 2**20
+"""Extra memory of the product method, whatever n and m."""
+
+
+def gram_matrix(atoms: Tensor) -> Tensor:
+    """`atoms atoms^T (m, m)` in the atoms' dtype, its diagonal exactly 1."""
+    return (atoms @ atoms.T).fill_diagonal_(1)
+
+
+def gram_bytes(atoms: Tensor) -> int:
+    return len(atoms) ** 2 * atoms.element_size()
+
+
+def resolve(method: Method, atoms: Tensor, gram: Tensor | None, budget: int, choice: Choice) -> Method:
+    """ "gram" where the matrix is given or fits `budget` bytes (and, on Triton, a program's registers), else "product".
+
+    Raises ValueError where the Gram method is asked for by name and does not fit.
+    """
+    needed = 0 if gram is not None else gram_bytes(atoms)
+    if method == "gram" and needed > budget:
+        raise ValueError(
+            f"the Gram matrix of {len(atoms)} atoms takes {needed / 2**30:.2f} GiB, over gram_budget={budget / 2**30:.2f} GiB; "
+            f'raise gram_budget or use method="product"'
+        )
+    if method != "auto":
+        return method
+    if choice == "triton":
+        from sparse_rep.kernels.pursuit_triton import MAX_ATOMS
+
+        if len(atoms) > MAX_ATOMS:
+            return "product"
+    return "gram" if needed <= budget else "product"
+
+
+class MatchingPursuit(torch.autograd.Function):
+    """x (n, d), unit atoms (m, d) -> values (n, k), indices (n, k), norms (n, k). Only the values carry gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, atoms: Tensor, gram: Tensor | None, k: int, tol: float, nonnegative: bool,
+        method: Method, choice: Choice,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        if method == "product":
+            # Enough rows a block that a product is worth its launch; the scores of a block are all it keeps.
+            codes = pursuit_torch.product_pursuit(x, atoms, k, tol, nonnegative, SCORE_BYTES).tensors()
+        elif choice == "triton":
+            from sparse_rep.kernels import pursuit_triton
+
+            codes = pursuit_triton.gram_pursuit(x, atoms, _gram(atoms, gram), k, tol, nonnegative)
+        else:
+            codes = pursuit_torch.gram_pursuit(x, atoms, _gram(atoms, gram), k, tol, nonnegative).tensors()
+        values, indices, norms = codes
+        ctx.save_for_backward(x, atoms, values, indices)
+        ctx.choice = choice
+        ctx.mark_non_differentiable(indices, norms)
+        return values, indices, norms
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        x, atoms, values, indices = ctx.saved_tensors
+        if ctx.choice == "triton":
+            from sparse_rep.kernels import pursuit_triton
+
+            dx, d_atoms = pursuit_triton.pursuit_backward(grads[0].contiguous(), x, atoms, values, indices)
+        else:
+            dx, d_atoms = pursuit_torch.pursuit_backward(grads[0], x, atoms, values, indices)
+        return dx, d_atoms, None, None, None, None, None, None
+
+
+def _gram(atoms: Tensor, gram: Tensor | None) -> Tensor:
+    return gram_matrix(atoms) if gram is None else gram
