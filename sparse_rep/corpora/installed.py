@@ -31,7 +31,8 @@ def pip_readmes(domain: str) -> Iterator[Document]:
     packages = {d.metadata["Name"]: d for d in importlib.metadata.distributions() if d.metadata["Name"]}
     for name in sorted(packages, key=str.lower):
         metadata = packages[name].metadata
-        document = Document(metadata.get("Description", ""), domain, name)
+        # Not .get: the protocol of PackageMetadata has none.
+        document = Document(metadata["Description"] if "Description" in metadata else "", domain, name)  # noqa: SIM401
         if len(document.text) >= SHORTEST_README and document.digest() not in seen:
             seen.add(document.digest())
             yield document

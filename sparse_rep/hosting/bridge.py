@@ -41,7 +41,7 @@ class BridgedModel(HostedModel):
             # The bridge sets its tokenizer to prepend BOS whatever its own rule is, so it gets a copy to itself.
             own = type(tokenizer).from_pretrained(tokenizer.name_or_path)
             self.bridge = TransformerBridge.boot_transformers(
-                "local/model", hf_model=model, tokenizer=own, device=str(model.device), dtype=model.dtype
+                tokenizer.name_or_path, hf_model=model, tokenizer=own, device=str(model.device), dtype=model.dtype
             )
         self.bridge.requires_grad_(False)
         self.bridge.cfg.default_prepend_bos = self.bos_id is not None

@@ -6,7 +6,7 @@ are written `module<` and outputs `module>`, and the block itself has the empty 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -64,23 +64,20 @@ _LLAMA = Family(
     mlp_out="mlp>",
     resid_mid="post_attention_layernorm<",
 )
-_GEMMA = Family(**{**vars(_LLAMA), "norm_offset": 1.0})
-_GEMMA_POST_NORM = Family(
-    **{
-        **vars(_GEMMA),
-        "attn_out": "post_attention_layernorm>",
-        "mlp_out": "post_feedforward_layernorm>",
-        "resid_mid": "pre_feedforward_layernorm<",
-    }
+_GEMMA = replace(_LLAMA, norm_offset=1.0)
+_GEMMA_POST_NORM = replace(
+    _GEMMA,
+    attn_out="post_attention_layernorm>",
+    mlp_out="post_feedforward_layernorm>",
+    resid_mid="pre_feedforward_layernorm<",
 )
-_OLMO2 = Family(
-    **{
-        **vars(_LLAMA),
-        "attn_out": "post_attention_layernorm>",
-        "mlp_out": "post_feedforward_layernorm>",
-        "resid_mid": "mlp<",
-    }
+_GEMMA3 = replace(
+    _GEMMA_POST_NORM,
+    embed="model.language_model.embed_tokens",
+    layers="model.language_model.layers",
+    final_norm="model.language_model.norm",
 )
+_OLMO2 = replace(_LLAMA, attn_out="post_attention_layernorm>", mlp_out="post_feedforward_layernorm>", resid_mid="mlp<")
 _PHI = Family(
     embed="model.embed_tokens",
     layers="model.layers",
@@ -113,6 +110,7 @@ _GPT_NEOX = Family(
 FAMILIES: dict[str, Family] = {
     "gemma": _GEMMA,
     "gemma2": _GEMMA_POST_NORM,
+    "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA_POST_NORM,
     "gpt2": _GPT2,
     "gpt_neox": _GPT_NEOX,

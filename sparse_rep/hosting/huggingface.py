@@ -31,10 +31,10 @@ class HuggingFaceModel(HostedModel):
 
     def __init__(self, model: Any, tokenizer: Any, origin: ModelOrigin) -> None:
         super().__init__(model, tokenizer, origin)
-        family = FAMILIES.get(self._config.model_type)
+        family = FAMILIES.get(model.config.model_type)
         if family is None:
             raise ConfigError(
-                f"{origin.name} is a {self._config.model_type!r} model and our hooks know {', '.join(FAMILIES)}; "
+                f"{origin.name} is a {model.config.model_type!r} model and our hooks know {', '.join(FAMILIES)}; "
                 "try the backend transformer-lens"
             )
         self._family, self._places = family, family.places(self._config)
