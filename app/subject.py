@@ -118,7 +118,10 @@ def picker(current: Subject) -> None:
 
 def _moved() -> None:
     run, dictionary = st.session_state["subject"]
-    st.query_params.from_dict({"run": run, "dictionary": dictionary})
+    st.query_params["run"] = run
+    st.query_params["dictionary"] = dictionary
+    for name in ("feature", "doc", "at"):  # numbers that mean something else there
+        st.query_params.pop(name, None)
 
 
 def _unknown(run: str | None, dictionary: str | None, known: list[Subject]) -> None:

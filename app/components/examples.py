@@ -42,7 +42,7 @@ class Group:
 
 def strongest(top: Sequence[Row]) -> Group:
     """The group of the strongest examples (rows of `app_feature.top`)."""
-    return Group("Strongest", "one a context: repeats of the same text are left out", None, top)
+    return Group("Strongest", "a text that repeats is shown once", None, top)
 
 
 def intervals(sample: Iterable[Row]) -> list[Group]:

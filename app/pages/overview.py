@@ -48,7 +48,9 @@ def render() -> None:
             st.html(blocks.alert(f"Run {run['run_id']} is damaged and left out: {run['note']}", "warn"))
     _dictionaries(dictionaries)
     _training()
-    _runs(runs)
+    # A run that is being written moves while one looks.
+    live = any(run["status"] == "live" for run in runs)
+    st.fragment(_runs, run_every=5 if live else None)()
     _corpora(corpora)
 
 
@@ -87,7 +89,8 @@ def _training() -> None:
         chart(training_curves(points, f"{words} ({split})"), alt=f"{words} over training steps, one line a dictionary")
 
 
-def _runs(runs: list[data.Row]) -> None:
+def _runs() -> None:
+    runs = data.rows("app_overview.runs")
     with section("Runs", "latest first" if len(runs) < 200 else "latest 200", query="app_overview.runs"):
         st.html(overview_blocks.runs_table(runs) if runs else blocks.note("None yet."))
 

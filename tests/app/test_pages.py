@@ -291,3 +291,25 @@ def test_what_data_says_is_never_markup(open_page, tmp_path, detectors):
     cfg.write_text(json.dumps(loaded), "utf-8")
     for page in ("overview", "features", "feature", "read"):
         assert "<img" not in html(open_page(page, store=path, dictionary="detectors-24"))
+
+
+def test_choosing_another_dictionary_moves_the_address_and_keeps_the_search(open_page):
+    at = open_page("features", dictionary="detectors-24", q="self")
+    at.selectbox(key="subject").set_value(("detect-dddddddd", "detectors-8")).run()
+    assert not at.exception
+    assert "feature?run=detect-dddddddd&dictionary=detectors-8&feature=4" in links(at)
+    assert at.text_input(key="q").value == "self"
+
+
+def test_choosing_another_dictionary_on_a_feature_opens_a_feature_of_that_one(open_page):
+    at = open_page("feature", dictionary="detectors-24", feature="20")
+    at.selectbox(key="subject").set_value(("detect-dddddddd", "detectors-8")).run()
+    assert not at.exception
+    assert re.search(r"What makes feature [0-7] fire", text(at))
+
+
+def test_changing_the_filter_goes_back_to_the_first_page(open_page):
+    at = open_page("features", dictionary="detectors-24", page="3")
+    at.segmented_control(key="show").set_value("dense").run()
+    assert not at.exception
+    assert len([link for link in links(at) if link.startswith("feature?")]) == 2

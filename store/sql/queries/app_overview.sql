@@ -10,7 +10,10 @@ FROM (
         count(*) FILTER (dead) AS n_dead,
         count(*) FILTER (NOT dead AND frac_nonzero < $rare) AS n_rare,
         count(*) FILTER (frac_nonzero > $dense) AS n_dense,
-        arg_max(feature, energy_share) AS top_feature
+        coalesce(
+            arg_max(feature, energy_share) FILTER (NOT dead AND frac_nonzero <= $dense),
+            arg_max(feature, energy_share)
+        ) AS top_feature
     FROM features
     GROUP BY run_id, dictionary_id
 ) AS f
