@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 APP    ?= 1
 STORE  ?= demo-store
 
-.PHONY: install demo test test-slow lint types format clean
+.PHONY: install demo test test-slow lint types format docs clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -45,6 +45,9 @@ test-slow: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/build_configuration.py
 
 clean:
 	rm -rf build dist .types .pytest_cache .ruff_cache *.egg-info

@@ -124,14 +124,14 @@ class TopK(Dictionary):
         """
         if self.config.aux_coefficient == 0:
             return None
-        dead = self.dead.nonzero()[:, 0]
-        if len(dead) == 0:
+        dead = self.dead
+        n_dead = int(dead.sum())
+        if n_dead == 0:
             return None
-        k = min(self.k_aux, len(dead))
-        values, indices = ops.topk_encode(
-            x, self.W_enc[dead], self.b_enc[dead], k, self.b_dec, backend=self.backend, check=False
+        values, indices = ops.topk_encode_among(
+            x, self.W_enc, self.b_enc, self.k_aux, dead, self.b_dec, backend=self.backend, check=False
         )
-        error_hat = ops.sparse_decode(values, indices, self.W_dec[dead], backend=self.backend)
+        error_hat = ops.sparse_decode(values, indices, self.W_dec, backend=self.backend)
         # With few dead latents the loss is scaled down: they cannot be expected to explain the whole error.
-        strength = min(len(dead) / self.k_aux, 1.0)
+        strength = min(n_dead / self.k_aux, 1.0)
         return strength * (error - error_hat).square().sum() / error.square().sum().clamp(min=1e-12)

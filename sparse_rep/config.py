@@ -124,6 +124,7 @@ class TopKConfig(Config):
     """TopK dictionary (Gao et al. 2024, arXiv 2406.04093): exactly k latents a token."""
 
     kind: Literal["topk"] = "topk"
+    """Architecture."""
     n_latents: int = Field(default=4608, ge=1)
     """Dictionary size m."""
     k: int = Field(default=32, ge=1)
@@ -143,15 +144,20 @@ DictionaryConfig = TopKConfig
 class TrainConfig(Config):
     """One dictionary trained on one hook of one model."""
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels"})
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels"}
+    )
 
     name: str | None = None
     """Name of the run and the dictionary; None derives one from model, hook and dictionary."""
     model: ModelConfig = ModelConfig()
+    """The model looked into."""
     hook: str = "blocks.9.hook_resid_post"
     """Hook point, by its TransformerLens name."""
     text: TextConfig = TextConfig()
+    """What it reads."""
     dictionary: DictionaryConfig = TopKConfig()
+    """What is trained."""
     n_tokens: int = Field(default=1_000_000, ge=1)
     """Training tokens in all; a corpus with fewer is passed over several times."""
     batch_tokens: int = Field(default=2048, ge=1)
@@ -169,6 +175,7 @@ class TrainConfig(Config):
     skip_positions: int = Field(default=1, ge=0)
     """Positions at the start of each window left out of training and scoring: attention sinks dwarf the rest."""
     seed: int = 0
+    """Of the initial weights and of the shuffling."""
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Least time between checkpoints. A resumed run ends the same wherever they fell."""
     log_every: int = Field(default=20, ge=1)
@@ -184,14 +191,16 @@ class TrainConfig(Config):
 class ExtractConfig(Config):
     """Encode a corpus with one or more dictionaries into the store."""
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"store", "kernels", "by_token"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"store", "kernels"})
 
     name: str | None = None
     """Name of the run; None derives one from the dictionaries."""
     dictionaries: tuple[str, ...] = Field(min_length=1)
     """Dictionary ids in the store, or paths of SAELens directories. One forward pass feeds them all."""
     model: ModelConfig = ModelConfig()
+    """The model looked into: the one that the dictionaries were made for."""
     text: TextConfig = TextConfig()
+    """What it reads."""
     shard_tokens: int = Field(default=16_384, ge=1)
     """Tokens a shard: the unit of work that is committed whole or not at all."""
     batch_tokens: int = Field(default=4096, ge=1)
@@ -200,8 +209,6 @@ class ExtractConfig(Config):
     """Dense activations kept beside the codes: none, all, or sample:N tokens."""
     seed: int = 0
     """Chooses the sampled tokens."""
-    by_token: bool = True
-    """Also keep a copy sorted by token: queries like "what fires here" become fast."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the sparse operations runs."""
     store: Path = Path("store")

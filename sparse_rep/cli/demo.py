@@ -24,6 +24,10 @@ def register(app: typer.Typer) -> None:
 def demo(
     store: options.Store = Path("demo-store"),
     app: Annotated[bool, typer.Option("--app/--no-app", help="Open the browser at the end.")] = True,
+    text_tokens: Annotated[int, typer.Option("--text-tokens", help="Text read, in tokens.")] = TEXT_TOKENS,
+    train_tokens: Annotated[
+        int, typer.Option("--tokens", help="Training tokens, passes over the text counted.")
+    ] = TRAIN_TOKENS,
     port: Annotated[int, typer.Option("--port", help="Port of the app.")] = 8501,
     as_json: options.AsJson = False,
 ) -> None:
@@ -42,7 +46,7 @@ def demo(
 
     started = time.monotonic()
     reporter = Reporter(as_json)
-    model, text = ModelConfig(name=MODEL), TextConfig(n_tokens=TEXT_TOKENS, context=CONTEXT)
+    model, text = ModelConfig(name=MODEL), TextConfig(n_tokens=text_tokens, context=CONTEXT)
     reporter.say("[bold]1 of 3[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
     trained = train_dictionary(
         TrainConfig(
@@ -51,7 +55,7 @@ def demo(
             hook="blocks.9.hook_resid_post",
             text=text,
             dictionary=TopKConfig(n_latents=4608, k=32),
-            n_tokens=TRAIN_TOKENS,
+            n_tokens=train_tokens,
             lr=2e-3,
             store=store,
         ),

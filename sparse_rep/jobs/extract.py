@@ -118,7 +118,8 @@ def _extract(
     dictionaries = [_load(config, source, model) for source in sources]
     tasks = plan(corpus, run.run_id, config.text.context, model.bos_id, config.shard_tokens)
     missing = [task for task in tasks if task.name not in run.committed]
-    run.update(model_revision=model.origin.revision, kernel=_kernel(config, model), n_shards_planned=len(tasks))
+    kernel = ops.backend_name(next(model.model.parameters()).device, config.kernels)
+    run.update(model_revision=model.origin.revision, kernel=kernel, n_shards_planned=len(tasks))
 
     def make_worker() -> ExtractWorker:
         return ExtractWorker(
@@ -163,10 +164,6 @@ def _load(config: ExtractConfig, source: Source, model: HostedModel) -> Loaded:
         )
     device = next(model.model.parameters()).device
     return Loaded(source.dictionary_id, source.hook, coder.to(device))
-
-
-def _kernel(config: ExtractConfig, model: HostedModel) -> str:
-    return ops.backend_name(next(model.model.parameters()).device) if config.kernels == "auto" else config.kernels
 
 
 def _tokens_between(corpus: Corpus, task: ShardTask) -> int:

@@ -80,7 +80,7 @@ def _train(
         skip_positions=config.skip_positions,
         max_norm_ratio=config.max_norm_ratio,
     )
-    run.update(model_revision=model.origin.revision, kernel=ops.backend_name(device))
+    run.update(model_revision=model.origin.revision, kernel=ops.backend_name(device, config.kernels))
     coder = TopK(config.dictionary, source.d_in, config.kernels)
     rows = MetricRows(run, run.run_id)
     started = time.monotonic()
