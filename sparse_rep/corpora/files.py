@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_rep.corpora.installed import decode
-from sparse_rep.corpora.text import Document
+from sparse_rep.corpora.text import Document, name_order, text_order
 from sparse_rep.errors import ConfigError
 
 PLAIN = (".txt", ".md", ".rst", ".py")
@@ -18,36 +18,28 @@ SUFFIXES = (*PLAIN, *JSON_LINES, ".parquet")
 
 
 def read_path(path: Path, field: str, domain: str) -> Iterator[Document]:
-    """Documents of a file, or of every readable file under a directory in the order of their names.
+    """Documents of a file, or of every readable file under a directory.
 
     A plain file is one document; a row of JSON lines or Parquet is one.
 
     Raises:
         ConfigError: nothing readable there, a row that is not JSON, or no column `field` (the message lists those there are).
     """
-    found = False
-    for file in _files(path):
-        found = True
-        yield from _read_file(file, str(file.relative_to(path)) if path.is_dir() else file.name, field, domain)
-    if not found:
-        raise ConfigError(f"{path} holds no text: none of {', '.join(SUFFIXES)}")
+    root, names = (path, _readable(path)) if path.is_dir() else (path.parent, [path.name])
+    if not names or not names[0].endswith(SUFFIXES):
+        raise ConfigError(f"{path} holds no text that can be read: none of {', '.join(SUFFIXES)}")
+    for name in name_order(names):
+        file = root / name
+        if name.endswith(PLAIN):
+            text, replaced = decode(file.read_bytes())
+            yield Document(text, domain, name, replaced)
+        else:
+            rows = _json_lines if name.endswith(JSON_LINES) else _parquet
+            yield from text_order(rows(file, name, field, domain))
 
 
-def _files(path: Path) -> Iterator[Path]:
-    candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in candidates:
-        if file.is_file() and file.name.endswith(SUFFIXES):
-            yield file
-
-
-def _read_file(file: Path, source: str, field: str, domain: str) -> Iterator[Document]:
-    if file.name.endswith(PLAIN):
-        text, replaced = decode(file.read_bytes())
-        yield Document(text, domain, source, replaced)
-    elif file.name.endswith(JSON_LINES):
-        yield from _json_lines(file, source, field, domain)
-    else:
-        yield from _parquet(file, source, field, domain)
+def _readable(folder: Path) -> list[str]:
+    return [str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.name.endswith(SUFFIXES)]
 
 
 def _json_lines(file: Path, source: str, field: str, domain: str) -> Iterator[Document]:

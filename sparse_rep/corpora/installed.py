@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_rep.corpora.text import Document
+from sparse_rep.corpora.text import Document, name_order
 
 NOT_THE_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 """Folders of test data and of other people's packages."""
@@ -18,18 +18,17 @@ SHORTEST_README = 200
 def stdlib(domain: str) -> Iterator[Document]:
     """The running interpreter's own .py files, without tests."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
-        inside = path.relative_to(root)
-        if NOT_THE_LIBRARY.isdisjoint(inside.parts[:-1]):
-            text, replaced = decode(path.read_bytes())
-            yield Document(text, domain, str(inside), replaced)
+    inside = (path.relative_to(root) for path in root.rglob("*.py"))
+    for name in name_order(str(path) for path in inside if NOT_THE_LIBRARY.isdisjoint(path.parts[:-1])):
+        text, replaced = decode((root / name).read_bytes())
+        yield Document(text, domain, name, replaced)
 
 
 def pip_readmes(domain: str) -> Iterator[Document]:
     """The long descriptions in the METADATA of the installed packages, each text once."""
     seen: set[bytes] = set()
     packages = {d.metadata["Name"]: d for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    for name in sorted(packages, key=str.lower):
+    for name in name_order(packages):
         metadata = packages[name].metadata
         # Not .get: the protocol of PackageMetadata has none.
         document = Document(metadata["Description"] if "Description" in metadata else "", domain, name)  # noqa: SIM401

@@ -79,6 +79,7 @@ class ModelActivations(ActivationSource):
             raise ConfigError(f"the corpus {corpus.corpus_id} has no {split} documents: give more text")
         self._shards = self._windows.shards(tokens_per_chunk)
         self._skip, self._ratio, self._batch_tokens = skip_positions, max_norm_ratio, batch_tokens
+        self._first: ActivationBatch | None = None
         self._identity = {
             "kind": "model",
             "model": model.origin.name,
@@ -109,8 +110,9 @@ class ModelActivations(ActivationSource):
 
     def chunks(self, start: int = 0) -> Iterator[ActivationBatch]:
         for chunk in range(start, len(self._shards)):
+            largest = self._ratio * self.median_norm
             rows = self._rows(chunk)
-            yield rows.rows(rows.x.norm(dim=1) <= self._ratio * self.median_norm)
+            yield rows.rows(rows.x.norm(dim=1) <= largest)
 
     def left_out_share(self, rows: dict[int, int]) -> float:
         """Share of the corpus tokens left out, given how many rows came out of each of some chunks."""
@@ -119,13 +121,17 @@ class ModelActivations(ActivationSource):
     @cached_property
     def median_norm(self) -> float:
         """Median L2 norm in the first chunk, rounded to 4 digits."""
-        return float(f"{self._rows(0).x.norm(dim=1).median().item():.4g}")
+        self._first = self._rows(0)
+        return float(f"{self._first.x.norm(dim=1).median().item():.4g}")
 
     def describe(self) -> dict[str, Any]:
         return {**self._identity, "median_norm": self.median_norm}
 
     def _rows(self, chunk: int) -> ActivationBatch:
         """A chunk without its first positions, in the order of the corpus."""
+        if chunk == 0 and self._first is not None:  # what the median was taken over is wanted next
+            first, self._first = self._first, None
+            return first
         inside = self._windows.within(*self._shards[chunk])
         parts = []
         for part in captured(

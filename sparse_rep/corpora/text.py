@@ -12,7 +12,7 @@ from sparse_rep.config import TextConfig
 from sparse_rep.errors import ConfigError
 
 SHUFFLE_BLOCK = 1000
-"""Streams too long to sort are put in hash order this many documents at a time."""
+"""Rows of a stream, which may be too long to sort, are put in hash order this many at a time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def text_sources(config: TextConfig) -> list[TextSource]:
 def documents(config: TextConfig) -> Iterator[Document]:
     """Every document of every source that is not blank, one source after the other.
 
-    Within a source the order is by hash, so that a prefix is a fair sample; it depends on the texts alone.
+    Within a source the order is by hash (of names for files and packages, of texts for rows), so that a prefix is a fair
+    sample and the same everywhere.
     """
     for source in text_sources(config):
         yield from source.read()
@@ -71,28 +72,34 @@ def _source(name: str, field: str) -> TextSource:
     from sparse_rep.corpora import files, installed
 
     if name == "stdlib":
-        return _mixed(name, installed.stdlib)
+        return _no_blanks(name, installed.stdlib)
     if name == "pip-readmes":
-        return _mixed(name, installed.pip_readmes)
+        return _no_blanks(name, installed.pip_readmes)
     if name.startswith("hf:"):
         from sparse_rep.corpora.hub import HubName, hub_documents
 
         hub = HubName.parse(name)
-        return _mixed(hub.domain, lambda domain: hub_documents(hub, field, domain))
+        return _no_blanks(hub.domain, lambda domain: hub_documents(hub, field, domain))
     path = Path(name).expanduser()
     if not path.exists():
         raise ConfigError(
             f"no text at {name}: give stdlib, pip-readmes, hf:NAME, or a path that exists "
             f"({', '.join(files.SUFFIXES)}, or a directory of them)"
         )
-    return _mixed(path.resolve().name.split(".")[0], lambda domain: files.read_path(path, field, domain))
+    return _no_blanks(path.resolve().name.split(".")[0], lambda domain: files.read_path(path, field, domain))
 
 
-def _mixed(domain: str, read: Callable[[str], Iterable[Document]]) -> TextSource:
-    return TextSource(domain, lambda: _hash_order(d for d in read(domain) if d.text.strip()))
+def _no_blanks(domain: str, read: Callable[[str], Iterable[Document]]) -> TextSource:
+    return TextSource(domain, lambda: (d for d in read(domain) if d.text.strip()))
 
 
-def _hash_order(stream: Iterable[Document]) -> Iterator[Document]:
-    stream = iter(stream)
-    while block := list(islice(stream, SHUFFLE_BLOCK)):
+def name_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of their hashes: neighbours in the alphabet are about the same things, prefixes should not be."""
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+
+
+def text_order(rows: Iterable[Document]) -> Iterator[Document]:
+    """Rows in the order of their texts' hashes, a block at a time."""
+    rows = iter(rows)
+    while block := list(islice(rows, SHUFFLE_BLOCK)):
         yield from sorted(block, key=Document.digest)

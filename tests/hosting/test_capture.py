@@ -68,7 +68,7 @@ def test_hooks_leave_with_the_capture_even_when_the_model_fails(tiny: Callable[.
     assert n_hooks(model.model) == 0
     with pytest.raises(IndexError):
         model.capture(ids + 1000, None, ["blocks.1.hook_resid_post"])
-    with pytest.raises(ZeroDivisionError), model.edit("blocks.0.hook_resid_mid", lambda x: 1 // 0):
+    with pytest.raises(ZeroDivisionError), model.edit("blocks.0.hook_resid_mid", lambda x: x * (1 // 0)):
         model.loss(ids)
     assert n_hooks(model.model) == 0
 
