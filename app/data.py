@@ -1,4 +1,4 @@
-"""The app's only way to the store: one connection a generation, named queries, small cached answers."""
+"""The app's only way to the store: named queries, small answers kept while the store does not change."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def rows(name: str, **params: Any) -> list[Row]:
     return _rows(str(open_store().path), open_store().generation(), name, **params)
 
 
+def fresh(name: str, **params: Any) -> list[Row]:
+    """The same, asked anew: for answers that nobody will ask for again."""
+    return open_store().query(name, **params).to_pylist()
+
+
 def sql_of(name: str, **params: Any) -> str:
     """The SQL that `rows` runs, its parameters written in."""
     return with_values(queries()[name].sql, params)
@@ -46,7 +51,7 @@ def sql_of(name: str, **params: Any) -> str:
 # One dictionary's visitors ask for some ten small answers a feature: 1024 answers keep about a hundred features at hand.
 @st.cache_data(max_entries=1024, show_spinner=False)
 def _rows(path: str, generation: str, name: str, **params: Any) -> list[Row]:
-    return open_store().query(name, **params).to_pylist()
+    return fresh(name, **params)
 
 
 SQL_SECONDS = 20

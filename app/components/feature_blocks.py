@@ -117,7 +117,7 @@ def coactivation(rows: Sequence[Row], to: Link) -> str:
     body = [
         [
             Cell(link(to(row["other"]), str(row["other"]))),
-            Cell(_words(row["top_tokens"])),
+            Cell(words(row["top_tokens"])),
             Cell(percent(row["p_other_given_feature"], 2), bar=row["p_other_given_feature"]),
             Cell(percent(row["p_feature_given_other"], 2), bar=row["p_feature_given_other"]),
             text(significant(row["lift"])),
@@ -138,7 +138,7 @@ def neighbors(rows: Sequence[Row], to: Link) -> str:
     body = [
         [
             Cell(link(to(row["other"]), str(row["other"])) + (" " + badge("dead", "bad") if row["dead"] else "")),
-            Cell(_words(row["top_tokens"])),
+            Cell(words(row["top_tokens"])),
             Cell(f"{row['cosine']:.3f}", bar=abs(row["cosine"]), negative=row["cosine"] < 0),
         ]
         for row in rows
@@ -155,5 +155,7 @@ def _token(token: str | None, address: str) -> str:
     return f'<span class="tok">{link(address, shown(token), tip="Which features fire on it?")}</span>'
 
 
-def _words(top_tokens: str | None) -> str:
-    return f'<span class="tok">{escape(top_tokens)}</span>' if top_tokens else ""
+def words(top_tokens: str | None, n: int = 3) -> str:
+    """The first tokens of `features.top_tokens` as chips; the column joins them with ` · `."""
+    chips = "".join(f'<span class="tok">{escape(shown(t))}</span>' for t in (top_tokens or "").split(" · ")[:n] if t)
+    return f'<div class="chips">{chips}</div>'

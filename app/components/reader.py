@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from sparse_rep.app.charts.palette import CATEGORIES
 from sparse_rep.app.components.blocks import Cell, Column, link, table, text
+from sparse_rep.app.components.feature_blocks import words
 from sparse_rep.app.components.token_view import token_view
 from sparse_rep.app.wording import count, percent, significant
 
@@ -61,7 +61,7 @@ def legend(rows: Sequence[Row], hues: Mapping[int, int], to: Callable[[int], str
     body = [
         [
             Cell(f'<i class="key h8 c{hues[row["feature"]]}"></i> {link(to(row["feature"]), str(row["feature"]))}'),
-            Cell(f'<span class="tok">{escape(row["top_tokens"] or "")}</span>'),
+            Cell(words(row["top_tokens"], 2)),
             text(count(row["n"])),
             text(significant(row["lift"], 2)),
             text(percent(row["of_max"], 2)),

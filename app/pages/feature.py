@@ -92,7 +92,7 @@ class View:
 
 def _head(view: View, tokens: list[data.Row]) -> None:
     subject, number = view.subject, view.number
-    alive = subject.ask("app_feature.random", seed=randrange(1 << 30))
+    alive = data.fresh("app_feature.random", **subject.address, seed=randrange(1 << 30))
     steps = [
         blocks.step(subject.link(number - 1) if number else None, "previous", "ArrowLeft", "\u2190"),
         blocks.step(subject.link(alive[0]["feature"]) if alive else None, "random", "r", "r"),

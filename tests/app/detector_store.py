@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sparse_rep.store import Store, seal
+from sparse_rep.store import Store
+from sparse_rep.store.seal import seal
 
 MODULES = (
     "json/decoder.py",

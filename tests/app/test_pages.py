@@ -3,7 +3,6 @@
 import json
 import re
 from html import unescape
-from pathlib import Path
 
 import pytest
 from sparse_rep.store import Store
@@ -249,17 +248,18 @@ def test_a_longer_answer_is_cut_and_says_so(open_page):
     [
         "SELECT * FROM no_such_table",
         "SELEC 1",
-        "COPY (SELECT 1) TO '/tmp/sparse-rep-should-not-exist.csv'",
+        "COPY (SELECT 1) TO '{outside}'",
         "SELECT * FROM read_csv('/etc/passwd')",
         "DROP VIEW acts",
     ],
 )
-def test_a_query_that_is_wrong_or_not_allowed_is_refused_in_a_sentence(open_page, sql):
-    at = open_page("sql", sql=sql)
+def test_a_query_that_is_wrong_or_not_allowed_is_refused_in_a_sentence(open_page, tmp_path, sql):
+    outside = tmp_path / "leak.csv"
+    at = open_page("sql", sql=sql.format(outside=outside))
     assert alert(at)
     assert "Traceback" not in alert(at)
     assert not at.dataframe
-    assert not Path("/tmp/sparse-rep-should-not-exist.csv").exists()
+    assert not outside.exists()
 
 
 def test_a_query_without_end_is_stopped(open_page, monkeypatch):
