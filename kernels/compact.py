@@ -6,7 +6,7 @@ only such groups are read back. What is left of the threshold (its negative part
 
 # Triton is not typed: its constexprs take plain numbers and its launches take options.
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAssignmentType=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnbound=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

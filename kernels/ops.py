@@ -14,7 +14,8 @@ from sparse_rep.kernels import checks, reference
 from sparse_rep.kernels.batch_topk import batch_topk as _batch_topk
 from sparse_rep.kernels.decode import SparseDecode, decode_torch
 from sparse_rep.kernels.dispatch import Backend, backend_name, choose
-from sparse_rep.kernels.pursuit import MatchingPursuit, Method, gram_matrix, resolve
+from sparse_rep.kernels.pursuit import MatchingPursuit, Method, resolve
+from sparse_rep.kernels.pursuit import gram_matrix as _gram_matrix
 from sparse_rep.kernels.threshold import ThresholdEncode
 from sparse_rep.kernels.topk import TopKEncode, encode_torch
 from torch import Tensor
@@ -170,6 +171,17 @@ def sparse_decode(
         checks.require_contiguous(W_dec=W_dec)
         return SparseDecode.apply(values.contiguous(), indices.contiguous(), W_dec, b_dec)  # pyright: ignore[reportReturnType]
     return decode_torch(values, indices, W_dec, b_dec)
+
+
+def gram_matrix(atoms: Float[Tensor, "m d"], *, backend: Backend = "auto") -> Float[Tensor, "m m"]:
+    """`atoms atoms^T` in the atoms' dtype with its diagonal exactly 1: build it once for a dictionary that does not change.
+
+    No gradient flows through it: `matching_pursuit`'s own is complete. Raises ValueError where atoms are not a matrix.
+    """
+    if atoms.ndim != 2:
+        raise ValueError(f"atoms {tuple(atoms.shape)} must be (m, d)")
+    checks.require_contiguous(atoms=atoms)
+    return _gram_matrix(atoms, choose(backend, atoms.device, atoms.dtype))
 
 
 def matching_pursuit(

@@ -7,7 +7,7 @@ multiplies and a second kernel reads the chunk once.
 
 # Triton is not typed: its constexprs take plain numbers and its launches take options.
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAssignmentType=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnbound=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Tile:
     rows: int = 128
     columns: int = 256
     depth: int = 64
-    stages: int = 3
+    stages: int = 4
     warps: int = 8
+    band: int = 8
 
 
 @triton.jit
@@ -66,7 +67,7 @@ def _write_part(part, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max
 def product_kernel(
     x_desc, w_desc, pre_desc, bias_ptr, max_ptr, row0, rows, m, d, stride_max,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, G: tl.constexpr, PRE: tl.constexpr, PROGRAMS: tl.constexpr,
-    GROUP_M: tl.constexpr = 8,
+    GROUP_M: tl.constexpr,
 ):  # fmt: skip
     tiles_m = tl.cdiv(rows, BM)
     tiles_n = tl.cdiv(m, BN)
@@ -107,6 +108,11 @@ def group_width(m: int) -> int:
     return width
 
 
+def programs_on(device: torch.device) -> int:
+    """One persistent program a multiprocessor; two in the interpreter."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
 def fused(x: Tensor, W: Tensor) -> bool:
     """Whether the one-kernel product runs: Hopper or later (or the interpreter), 16-bit operands, aligned rows."""
     if x.is_cuda and (x.dtype == torch.float32 or torch.cuda.get_device_capability(x.device) < (9, 0)):
@@ -140,7 +146,7 @@ class Product:
         self.width = group_width(m)
         self.n_groups = -(-m // self.width)
         self.fused = fused(x, W)
-        self.programs = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
+        self.programs = programs_on(x.device)
         self.rows = min(chunk_rows(n, m, dtype.itemsize, self.programs, tile), n)
         # Rows end on a multiple of 16 columns: a TMA row must be a multiple of 16 bytes.
         self.pre = x.new_empty((self.rows, self.n_groups * self.width), dtype=dtype)
@@ -166,7 +172,7 @@ class Product:
             TensorDescriptor.from_tensor(self.W, [tile.columns, tile.depth]),
             TensorDescriptor.from_tensor(pre, [tile.rows, tile.columns // 2]),
             self.bias, maxima, row0, len(pre), m, d, self.n_groups,
-            BM=tile.rows, BN=tile.columns, BK=tile.depth, G=self.width, PRE=True, PROGRAMS=programs,
+            BM=tile.rows, BN=tile.columns, BK=tile.depth, G=self.width, PRE=True, PROGRAMS=programs, GROUP_M=tile.band,
             num_stages=tile.stages, num_warps=tile.warps,
         )  # fmt: skip
 

@@ -15,8 +15,14 @@ SCORE_BYTES = 512 * 2**20
 """Extra memory of the product method, whatever n and m."""
 
 
-def gram_matrix(atoms: Tensor) -> Tensor:
+def gram_matrix(atoms: Tensor, choice: Choice = "torch") -> Tensor:
     """`atoms atoms^T (m, m)` in the atoms' dtype, its diagonal exactly 1."""
+    atoms = atoms.detach()
+    if choice == "triton" and len(atoms) % 8 == 0:
+        from sparse_rep.kernels import gram, product
+
+        if product.fused(atoms, atoms):
+            return gram.symmetric_product(atoms, product.programs_on(atoms.device)).fill_diagonal_(1)
     return (atoms @ atoms.T).fill_diagonal_(1)
 
 
@@ -59,9 +65,9 @@ class MatchingPursuit(torch.autograd.Function):
         elif choice == "triton":
             from sparse_rep.kernels import pursuit_triton
 
-            codes = pursuit_triton.gram_pursuit(x, atoms, _gram(atoms, gram), k, tol, nonnegative)
+            codes = pursuit_triton.gram_pursuit(x, atoms, _gram(atoms, gram, choice), k, tol, nonnegative)
         else:
-            codes = pursuit_torch.gram_pursuit(x, atoms, _gram(atoms, gram), k, tol, nonnegative).tensors()
+            codes = pursuit_torch.gram_pursuit(x, atoms, _gram(atoms, gram, choice), k, tol, nonnegative).tensors()
         values, indices, norms = codes
         ctx.save_for_backward(x, atoms, values, indices)
         ctx.choice = choice
@@ -80,5 +86,5 @@ class MatchingPursuit(torch.autograd.Function):
         return dx, d_atoms, None, None, None, None, None, None
 
 
-def _gram(atoms: Tensor, gram: Tensor | None) -> Tensor:
-    return gram_matrix(atoms) if gram is None else gram
+def _gram(atoms: Tensor, gram: Tensor | None, choice: Choice) -> Tensor:
+    return gram_matrix(atoms, choice) if gram is None else gram

@@ -1,12 +1,15 @@
 """Matching pursuit by the Gram matrix, one program a token with its correlations in registers, and its backward (Triton).
 
-A step reads one Gram row: n * k * m elements in all, which is what the time goes into. Correlations are held in two
-pieces, a power of two and the next smaller one that covers the rest, because a block must be a power of two and 24,576 is not.
+A step reads one Gram row: n * k * m elements in all, which is what the time goes into. While one token searches its
+registers another must be loading, so a token takes no more of them than lets two or three live on a multiprocessor.
+Correlations are held in two pieces, a power of two and a smaller one that covers the rest: a block must be a power of two,
+and 24,576 is not. Within a piece the columns are spread over threads and the rows lie in one: the search for the best
+correlation runs within threads as the Gram row arrives, and one reduction over threads ends it.
 """
 
 # Triton is not typed: its constexprs take plain numbers and its launches take options.
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAssignmentType=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnbound=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 
@@ -23,62 +26,81 @@ BACKWARD_BYTES = 256 * 2**20
 
 
 @triton.jit
-def _score(c, SIGNED: tl.constexpr):
-    return tl.abs(c) if SIGNED else c
+def _earlier_best(score_a, code_a, score_b, code_b):
+    keep = score_a >= score_b
+    return tl.where(keep, score_a, score_b), tl.where(keep, code_a, code_b)
+
+
+@triton.jit
+def _best_by_column(c, code, SIGNED: tl.constexpr):
+    """Down the rows of a piece, which lie in one thread: the best score of each column and its code, earlier rows first."""
+    score = c
+    if SIGNED:
+        # The sign travels in the lowest bit, so that the value can be told from the score.
+        score = tl.abs(c)
+        code = code | (c < 0).to(tl.int32)
+    return tl.reduce((score, code), 0, _earlier_best)
+
+
+@triton.jit
+def _pack(score, code):
+    """Score and code as one integer: larger is better, the lower code among equals; 0 where the score is not positive."""
+    bits = score.to(tl.int32, bitcast=True).to(tl.int64) << 32
+    return tl.where(score > 0, bits | (0x7FFFFFFF - code).to(tl.int64), 0)
 
 
 @triton.jit
 def pursuit_kernel(
     corr_ptr, gram_ptr, x_ptr, atoms_ptr, norm2_ptr, values_ptr, indices_ptr, norms_ptr, k, m, d, tol,
-    M1: tl.constexpr, M2: tl.constexpr, D2: tl.constexpr, K2: tl.constexpr,
+    R1: tl.constexpr, R2: tl.constexpr, C: tl.constexpr, D2: tl.constexpr, K2: tl.constexpr,
     SIGNED: tl.constexpr, CARRY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    first = tl.arange(0, M1)
+    corr_ptr += row * m
+    columns = tl.arange(0, C)[None, :]
+    first = tl.arange(0, R1)[:, None] * C + columns
     # Past the last atom correlations are 0: never above 0, so never chosen.
-    c1 = tl.load(corr_ptr + row * m + first, mask=first < m, other=0.0).to(tl.float32)
-    if M2 > 0:
-        second = M1 + tl.arange(0, M2)
-        c2 = tl.load(corr_ptr + row * m + second, mask=second < m, other=0.0).to(tl.float32)
+    c1 = tl.load(corr_ptr + first, mask=first < m, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    best = _pack(*_best_by_column(c1, first * 2, SIGNED))
+    if R2 > 0:
+        second = R1 * C + tl.arange(0, R2)[:, None] * C + columns
+        c2 = tl.load(corr_ptr + second, mask=second < m, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        best = tl.maximum(best, _pack(*_best_by_column(c2, second * 2, SIGNED)))
+    pick = tl.max(best, axis=0)
     norm2 = tl.load(norm2_ptr + row)
-    columns = tl.arange(0, D2)
+    features = tl.arange(0, D2)
     if CARRY:
-        residual = tl.load(x_ptr + row * d + columns, mask=columns < d, other=0.0).to(tl.float32)
+        residual = tl.load(x_ptr + row * d + features, mask=features < d, other=0.0).to(tl.float32)
     step = tl.full((), 0, tl.int32)
-    alive = tl.sqrt(norm2) > tol
+    alive = (tl.sqrt(norm2) > tol) & (pick > 0)
     while (step < k) & alive:
-        best = tl.max(_score(c1, SIGNED), axis=0)
-        if M2 > 0:
-            best = tl.maximum(best, tl.max(_score(c2, SIGNED), axis=0))
-        alive = best > 0
-        if alive:
-            atom = tl.min(tl.where(_score(c1, SIGNED) == best, first, 0x7FFFFFFF), axis=0)
-            if M2 > 0:
-                atom = tl.minimum(atom, tl.min(tl.where(_score(c2, SIGNED) == best, second, 0x7FFFFFFF), axis=0))
-            gram_row = gram_ptr + atom.to(tl.int64) * m
-            g1 = tl.load(gram_row + first, mask=first < m, other=0.0)
-            if M2 > 0:
-                g2 = tl.load(gram_row + second, mask=second < m, other=0.0)
-            if CARRY:
-                a = tl.load(atoms_ptr + atom.to(tl.int64) * d + columns, mask=columns < d, other=0.0).to(tl.float32)
-                value = tl.sum(a * residual, axis=0)
-                residual -= value * a
-                norm2 = tl.sum(residual * residual, axis=0)
-            else:
-                value = best
-                if SIGNED:
-                    value = tl.sum(tl.where(first == atom, c1, 0.0), axis=0)
-                    if M2 > 0:
-                        value += tl.sum(tl.where(second == atom, c2, 0.0), axis=0)
-                norm2 = tl.maximum(norm2 - value * value, 0.0)
-            c1 -= value * g1.to(tl.float32)
-            if M2 > 0:
-                c2 -= value * g2.to(tl.float32)
-            tl.store(values_ptr + row * k + step, value)
-            tl.store(indices_ptr + row * k + step, atom.to(tl.int64))
-            tl.store(norms_ptr + row * k + step, tl.sqrt(norm2))
-            alive = tl.sqrt(norm2) > tol
-            step += 1
+        code = 0x7FFFFFFF - (pick & 0x7FFFFFFF).to(tl.int32)
+        atom = (code >> 1).to(tl.int64)
+        gram_row = gram_ptr + atom * m
+        g1 = tl.load(gram_row + first, mask=first < m, other=0.0)
+        if R2 > 0:
+            g2 = tl.load(gram_row + second, mask=second < m, other=0.0)
+        if CARRY:
+            a = tl.load(atoms_ptr + atom * d + features, mask=features < d, other=0.0).to(tl.float32)
+            value = tl.sum(a * residual, axis=0)
+            residual -= value * a
+            norm2 = tl.sum(residual * residual, axis=0)
+        else:
+            value = (pick >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+            if SIGNED:
+                value = tl.where((code & 1) == 1, -value, value)
+            norm2 = tl.maximum(norm2 - value * value, 0.0)
+        c1 -= value * g1.to(tl.float32)
+        best = _pack(*_best_by_column(c1, first * 2, SIGNED))
+        if R2 > 0:
+            c2 -= value * g2.to(tl.float32)
+            best = tl.maximum(best, _pack(*_best_by_column(c2, second * 2, SIGNED)))
+        tl.store(values_ptr + row * k + step, value)
+        tl.store(indices_ptr + row * k + step, atom)
+        tl.store(norms_ptr + row * k + step, tl.sqrt(norm2))
+        pick = tl.max(best, axis=0)
+        alive = (tl.sqrt(norm2) > tol) & (pick > 0)
+        step += 1
     slot = tl.arange(0, K2)
     rest = (slot >= step) & (slot < k)
     tl.store(values_ptr + row * k + slot, tl.zeros((K2,), tl.float32), mask=rest)
@@ -115,12 +137,15 @@ def pursuit_backward_kernel(
     tl.store(dx_ptr + row * d + columns, w.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
-def pieces(m: int) -> tuple[int, int]:
-    """(M1, M2): powers of two with M1 <= m <= M1 + M2, or M2 = 0 and M1 >= m where that pads less than a tenth."""
-    whole = triton.next_power_of_2(m)
-    if whole <= 1024 or whole <= 1.1 * m:
+def pieces(m: int, columns: int) -> tuple[int, int]:
+    """Rows (R1, R2) of the two pieces, powers of two (or R2 = 0), that cover m in rows of `columns` with the least padding."""
+    rows = -(-m // columns)
+    whole = triton.next_power_of_2(rows)
+    half = whole // 2
+    if rows == whole or rows == 1:
         return whole, 0
-    return whole // 2, triton.next_power_of_2(m - whole // 2)
+    rest = triton.next_power_of_2(rows - half)
+    return (half, rest) if half + rest < whole else (whole, 0)
 
 
 def gram_pursuit(
@@ -144,16 +169,24 @@ def gram_pursuit(
     norms = torch.empty((n, k), dtype=torch.float32, device=x.device)
     if n == 0:
         return values, indices, norms
-    correlations = x @ atoms.T
+    correlations = _correlations(x, atoms)
     norm2 = x.float().square().sum(-1)
-    M1, M2 = pieces(m)
+    warps = warps or (16 if m > 8192 else 8 if m > 2048 else 4)
+    columns = min(256 * warps, max(triton.next_power_of_2(m), 256))
+    R1, R2 = pieces(m, columns)
     pursuit_kernel[(n,)](
         correlations, gram, x, atoms, norm2, values, indices, norms, k, m, d, tol,
-        M1=M1, M2=M2, D2=triton.next_power_of_2(d), K2=triton.next_power_of_2(k),
-        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32,
-        num_warps=warps or (16 if m > 16_384 else 8 if m > 4096 else 4), maxnreg=registers,
+        R1=R1, R2=R2, C=columns, D2=triton.next_power_of_2(d), K2=triton.next_power_of_2(k),
+        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return values, indices, norms
+
+
+def _correlations(x: Tensor, atoms: Tensor) -> Tensor:
+    """x atoms^T in fp32: rounding the first correlations to 16 bits would alone cost picks half a percent."""
+    if x.dtype == torch.float32 or not x.is_cuda:
+        return x.float() @ atoms.float().T
+    return torch.mm(x, atoms.T, out_dtype=torch.float32)
 
 
 def pursuit_backward(grad: Tensor, x: Tensor, atoms: Tensor, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ falls out: the gradient of the value. Popular latents are cut into parts of PART
 
 # Triton is not typed: its constexprs take plain numbers and its launches take options.
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportAssignmentType=false, reportOperatorIssue=false
-# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnbound=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
 

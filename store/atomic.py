@@ -59,6 +59,17 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file that somebody else wrote survive a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def atomic_file(path: Path, *, sync_folder: bool = True) -> Iterator[HashingFile]:
     """Yield a file that takes its place at `path` when the block ends well, and leaves nothing when it does not.

@@ -100,10 +100,12 @@ def read_corpora(store: Path) -> list[CorpusRecord]:
 
 def read_dictionaries(store: Path) -> list[dict[str, Any]]:
     """Rows of the view `dictionaries`, from each cfg.json (SAELens' format; our own facts are under metadata.sparse_rep_*)."""
-    return [_dictionary(path.parent.name, path) for path in sorted((store / "dictionaries").glob("[!.]*/cfg.json"))]
+    return [dictionary_row(store, path.parent.name) for path in sorted((store / "dictionaries").glob("[!.]*/cfg.json"))]
 
 
-def _dictionary(dictionary_id: str, path: Path) -> dict[str, Any]:
+def dictionary_row(store: Path, dictionary_id: str) -> dict[str, Any]:
+    """What a dictionary's cfg.json says, as a row of the view; unreadable or missing, it says so in `model_note`."""
+    path = store / "dictionaries" / dictionary_id / "cfg.json"
     try:
         cfg = json.loads(path.read_text(encoding="utf-8"))
         meta = cfg.get("metadata") or {}

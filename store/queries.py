@@ -22,12 +22,20 @@ def queries() -> dict[str, Query]:
     found = {}
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
         if file.name.endswith(".sql"):
-            for block in re.split(r"^-- name:", file.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-                name, _, body = block.partition("\n")
-                query = _query(name.strip(), body)
-                assert query.name not in found, f"two queries are called {query.name}"
-                found[query.name] = query
+            for name, body in _split(file.read_text(encoding="utf-8")):
+                assert name not in found, f"two queries are called {name}"
+                found[name] = _query(name, body)
     return found
+
+
+def blocks(text: str) -> dict[str, str]:
+    """The named statements of a file, in its order."""
+    return {name: _query(name, body).sql for name, body in _split(text)}
+
+
+def _split(text: str) -> list[tuple[str, str]]:
+    parts = re.split(r"^-- name:", text, flags=re.MULTILINE)[1:]
+    return [(name.strip(), body) for name, _, body in (part.partition("\n") for part in parts)]
 
 
 def _query(name: str, body: str) -> Query:

@@ -28,6 +28,20 @@ ARROW = {
 }
 
 
+PAGE_TABLES = (
+    "features",
+    "feature_top",
+    "feature_sample",
+    "feature_hist",
+    "feature_tokens",
+    "feature_domains",
+    "feature_coact",
+    "feature_logits",
+    "feature_neighbors",
+)
+"""Tables of the sealed index. Until a run is sealed, what its job wrote itself under tables/ shows."""
+
+
 @dataclass(frozen=True)
 class Column:
     name: str

@@ -15,20 +15,7 @@ import pyarrow as pa
 from sparse_rep.store.catalog import RunRecord, read_corpora, read_dictionaries
 from sparse_rep.store.corpus import corpora_folder
 from sparse_rep.store.manifest import FileEntry, Manifest
-from sparse_rep.store.schema import Table, sql_text, tables
-
-PAGE_TABLES = (
-    "features",
-    "feature_top",
-    "feature_sample",
-    "feature_hist",
-    "feature_tokens",
-    "feature_domains",
-    "feature_coact",
-    "feature_logits",
-    "feature_neighbors",
-)
-"""Tables of the sealed index. Until then, what a job wrote itself under tables/ shows."""
+from sparse_rep.store.schema import PAGE_TABLES, Table, sql_text, tables
 
 Branches = dict[str, list[str]]
 """Queries to be united, by view."""

@@ -193,13 +193,19 @@ class RunWriter:
         remove_unlisted(self.path, self._manifest)
 
 
-KEPT = frozenset({"config.json", "manifest.json", "events.jsonl", "writer.lease"})
+OWNED = frozenset({"live", "codes", "by_token", "activations", "tables"})
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> None:
-    """Delete unfinished files and those that the manifest does not list."""
-    listed = {file.path for file in manifest.files()} | KEPT
-    remove_where(folder, lambda path: path.suffix == TMP or path.relative_to(folder).as_posix() not in listed)
+    """Delete unfinished files and what the manifest does not list; what is not the store's (checkpoints) stays."""
+    listed = {file.path for file in manifest.files()}
+
+    def unwanted(path: Path) -> bool:
+        place = path.relative_to(folder)
+        ours = place.parts[0] in OWNED or place.match("index.g*.duckdb*")
+        return any(part.endswith(TMP) for part in place.parts) or (ours and place.as_posix() not in listed)
+
+    remove_where(folder, unwanted)
 
 
 def _check_range(

@@ -8,7 +8,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16] if CUDA else [torch.floa
 SHAPES = (
     [(n, d, 3001, k) for n in (1, 63, 1000) for d in (48, 576, 768, 2304) for k in (1, 7, 64, 256)]
     if CUDA
-    else [(1, 48, 300, 7), (3, 64, 275, 1), (5, 48, 270, 64)]
+    else [(1, 48, 300, 7), (3, 64, 275, 1), (5, 48, 270, 64), (2, 48, 1100, 3)]
 )
 BACKENDS = ["triton", "auto"]
 RELATIVE = {torch.float32: 1e-5, torch.float16: 1e-5, torch.bfloat16: 1e-2}
