@@ -16,10 +16,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparse_rep.store.confined import SqlResult
     from sparse_rep.store.errors import SqlRefused, SqlTimeout, StoreError
     from sparse_rep.store.export import export
     from sparse_rep.store.manifest import Manifest
-    from sparse_rep.store.sandbox import SqlResult, run_sql
+    from sparse_rep.store.sandbox import run_sql
     from sparse_rep.store.seal import seal
     from sparse_rep.store.store import Store
     from sparse_rep.store.verify import Problem, verify
@@ -30,7 +31,7 @@ _HOME = {
     "Problem": "verify",
     "RunWriter": "writer",
     "SqlRefused": "errors",
-    "SqlResult": "sandbox",
+    "SqlResult": "confined",
     "SqlTimeout": "errors",
     "Store": "store",
     "StoreError": "errors",
@@ -59,4 +60,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = found  # the import bound the submodule of the same name here
+    return found
