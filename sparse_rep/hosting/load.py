@@ -73,6 +73,9 @@ def _read(located: Located, config: ModelConfig, say: Callable[[str], None]) -> 
     say(f"loading {config.name}")
     tokenizer = _pretrained(AutoTokenizer, located, config, offline)
     model = _pretrained(AutoModelForCausalLM, located, config, offline, dtype=getattr(torch, config.dtype))
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        # SDPA has no soft cap, and transformers up to 5.17 at least leaves it out of Gemma 2 without a word.
+        model.set_attn_implementation("eager")
     return model, tokenizer
 
 
