@@ -63,11 +63,14 @@ def feature_table(
         return Column(label, numeric=True, tip=_TIPS.get(key, ""), href=address, sorted=state)
 
     columns = [column(key) for key in wanted]
-    columns[1:1] = [Column("fires most on"), Column("promotes")]
-    return table(columns, [_row(row, to, wanted) for row in rows], caption="Features of the dictionary", css="features")
+    promotes = any(row["promoted"] for row in rows)
+    columns[1:1] = [Column("fires most on"), *([Column("promotes")] if promotes else [])]
+    return table(
+        columns, [_row(row, to, wanted, promotes) for row in rows], caption="Features of the dictionary", css="features"
+    )
 
 
-def _row(row: Row, to: Callable[[int], str], wanted: Sequence[str]) -> list[Cell]:
+def _row(row: Row, to: Callable[[int], str], wanted: Sequence[str], promotes: bool) -> list[Cell]:
     cells = {
         "feature": Cell(link(to(row["feature"]), str(row["feature"]))),
         "density": Cell(
@@ -84,7 +87,7 @@ def _row(row: Row, to: Callable[[int], str], wanted: Sequence[str]) -> list[Cell
     if row["dead"]:
         line = [cells["feature"], *[text("") for _ in wanted[1:]]]
     said = _chips(row["texts"]) if not row["dead"] else badges(row)
-    line[1:1] = [Cell(said), Cell(_chips(row["promoted"]))]
+    line[1:1] = [Cell(said), *([Cell(_chips(row["promoted"]))] if promotes else [])]
     return line
 
 
