@@ -54,7 +54,13 @@ def column_block(m: int, d: int, itemsize: int) -> int:
 
 
 def gather_sum(
-    values: Tensor, indices: Tensor, weights: Tensor, bias: Tensor | None = None, block_d: int | None = None
+    values: Tensor,
+    indices: Tensor,
+    weights: Tensor,
+    bias: Tensor | None = None,
+    block_d: int | None = None,
+    warps: int = 4,
+    block_k: int = 16,
 ) -> Tensor:
     """`sum_j values[:, j] * weights[indices[:, j]] (+ bias)`: (n, d) in the weights' dtype, summed in fp32."""
     (n, k), (m, d) = indices.shape, weights.shape
@@ -64,6 +70,6 @@ def gather_sum(
     block_d = block_d or column_block(m, d, weights.element_size())
     gather_sum_kernel[(n * triton.cdiv(d, block_d),)](
         values, indices, weights, bias, out, n, k, d,
-        BIAS=bias is not None, BLOCK_K=min(16, triton.next_power_of_2(k)), BLOCK_D=block_d, num_warps=4,
+        BIAS=bias is not None, BLOCK_K=min(block_k, triton.next_power_of_2(k)), BLOCK_D=block_d, num_warps=warps,
     )  # fmt: skip
     return out

@@ -25,14 +25,14 @@ CHUNK_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Tile:
-    """Shape of the persistent kernel; the default was the best of those tried on an H100."""
+    """Shape of the persistent kernel; the default was the best of those tried on an H100. fp32 output leaves 3 stages."""
 
     rows: int = 128
     columns: int = 256
     depth: int = 64
     stages: int = 4
     warps: int = 8
-    band: int = 8
+    band: int = 16
 
 
 @triton.jit
@@ -140,14 +140,16 @@ def chunk_rows(n: int, m: int, bytes_per_element: int, programs: int, tile: Tile
 class Product:
     """Buffers for one call's chunks; `run` fills them for rows row0.. of x and returns (pre, maxima) views."""
 
-    def __init__(self, x: Tensor, W: Tensor, bias: Tensor, dtype: torch.dtype, tile: Tile = Tile()) -> None:
+    def __init__(
+        self, x: Tensor, W: Tensor, bias: Tensor, dtype: torch.dtype, tile: Tile = Tile(), rows: int | None = None
+    ) -> None:
         n, m = x.shape[0], W.shape[0]
         self.x, self.W, self.bias, self.tile = x, W, bias, tile
         self.width = group_width(m)
         self.n_groups = -(-m // self.width)
         self.fused = fused(x, W)
         self.programs = programs_on(x.device)
-        self.rows = min(chunk_rows(n, m, dtype.itemsize, self.programs, tile), n)
+        self.rows = rows or min(chunk_rows(n, m, dtype.itemsize, self.programs, tile), n)
         # Rows end on a multiple of 16 columns: a TMA row must be a multiple of 16 bytes.
         self.pre = x.new_empty((self.rows, self.n_groups * self.width), dtype=dtype)
         self.maxima = x.new_empty((self.rows, self.n_groups), dtype=dtype)
@@ -173,7 +175,7 @@ class Product:
             TensorDescriptor.from_tensor(pre, [tile.rows, tile.columns // 2]),
             self.bias, maxima, row0, len(pre), m, d, self.n_groups,
             BM=tile.rows, BN=tile.columns, BK=tile.depth, G=self.width, PRE=True, PROGRAMS=programs, GROUP_M=tile.band,
-            num_stages=tile.stages, num_warps=tile.warps,
+            num_stages=tile.stages if pre.dtype.itemsize == 2 else 3, num_warps=tile.warps,
         )  # fmt: skip
 
     def _run_cublas(self, row0: int, pre: Tensor, maxima: Tensor) -> None:

@@ -148,6 +148,11 @@ def pieces(m: int, columns: int) -> tuple[int, int]:
     return (half, rest) if half + rest < whole else (whole, 0)
 
 
+def launch(m: int) -> tuple[int, int]:
+    """(warps, registers a thread): two tokens or more live on an H100's multiprocessor up to 24,576 atoms, then one."""
+    return (4 if m <= 8192 else 8 if m <= 24_576 else 16), 128
+
+
 def gram_pursuit(
     x: Tensor,
     atoms: Tensor,
@@ -171,7 +176,8 @@ def gram_pursuit(
         return values, indices, norms
     correlations = _correlations(x, atoms)
     norm2 = x.float().square().sum(-1)
-    warps = warps or (16 if m > 8192 else 8 if m > 2048 else 4)
+    if warps is None:
+        warps, registers = launch(m)
     columns = min(256 * warps, max(triton.next_power_of_2(m), 256))
     R1, R2 = pieces(m, columns)
     pursuit_kernel[(n,)](

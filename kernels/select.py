@@ -166,8 +166,8 @@ def select(
     lists = torch.empty((rows, 2 * K2), dtype=torch.int32, device=pre.device)
     bits = torch.int32 if pre.dtype == torch.bfloat16 else torch.int64
     picks = torch.empty((rows, K2), dtype=bits, device=pre.device)
-    S = supers or (8 if NG2 >= 16 * K2 else 1)
-    widest = max(NG2 // S, K2 * S if S > 1 else 1, K2 * width, NG2 // 4)
+    S = supers or (8 if NG2 >= 8 * K2 else 1)
+    widest = max(K2 * width, NG2 // 2 if S > 1 else NG2)
     select_kernel[(rows,)](
         pre, maxima, lists, picks, values, indices, k, n_groups, pre.stride(0), maxima.stride(0),
         K2=K2, NG2=NG2, G=width, S=S, RELU=relu, num_warps=warps or min(max(widest // 1024, 1), 16),
