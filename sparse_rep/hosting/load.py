@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sparse_rep.config import ModelConfig
@@ -27,8 +28,7 @@ def load_model(config: ModelConfig, on_status: Callable[[str], None] | None = No
     device = resolve_device(config.device)
     located = locate(config.name, say)
     model, tokenizer = _read(located, config, say)
-    revision = located.revision or getattr(model.config, "_commit_hash", None) or "unknown"
-    origin = ModelOrigin(config.name, revision, located.note)
+    origin = ModelOrigin(config.name, located.revision or _commit(config), located.note)
     model = model.to(device)
     if config.backend == "transformer-lens":
         from sparse_rep.hosting.bridge import BridgedModel
@@ -77,6 +77,14 @@ def _read(located: Located, config: ModelConfig, say: Callable[[str], None]) -> 
         # SDPA has no soft cap, and transformers up to 5.17 at least leaves it out of Gemma 2 without a word.
         model.set_attn_implementation("eager")
     return model, tokenizer
+
+
+def _commit(config: ModelConfig) -> str:
+    """The commit a hub model was just read from: the cache keeps each under a folder of that name."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(config.name, "config.json", revision=config.revision or "main")
+    return Path(found).parent.name if isinstance(found, str) else "unknown"
 
 
 def _offline(located: Located, config: ModelConfig, say: Callable[[str], None]) -> bool:

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +80,21 @@ def test_a_package_is_found_without_importing_it(
     model = load_model(ModelConfig(name="pip:model-in-a-package", device="cpu"))
     assert model.n_layers == 3
     assert "model_in_a_package" not in sys.modules
+
+
+def test_a_hub_model_is_read_from_the_local_cache_when_the_hub_is_away(
+    tiny: Callable[..., str], tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--small"
+    shutil.copytree(tiny("llama"), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    code = "from sparse_rep.config import ModelConfig; from sparse_rep.hosting.load import load_model; "
+    code += "o = load_model(ModelConfig(name='someone/small', device='cpu')).origin; print(o.name, o.revision)"
+    settings = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    out = subprocess.run([sys.executable, "-P", "-c", code], env=settings, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["someone/small", commit]
 
 
 @pytest.mark.parametrize(
