@@ -132,3 +132,24 @@ def test_pages_fit_a_phone_in_both_themes(address: str, browser, tmp_path: Path,
         ground = page.locator("[data-testid='stApp']").evaluate("e => getComputedStyle(e).backgroundColor")
         assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(16, 21, 27)")
         page.screenshot(path=tmp_path / f"{where or 'overview'}-{scheme}.png")
+
+
+def test_a_query_is_run_shared_by_its_address_and_saved(address: str, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/sql")
+    page.get_by_text("Answer").wait_for()
+    page.locator("textarea").fill("SELECT 6 * 7 AS x, '<b>' AS y")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("1 row in").wait_for()
+    assert "SELECT+6" in page.url
+    with page.expect_download() as download:
+        page.locator("[data-testid='stDownloadButton'] button").click()
+    assert Path(download.value.path()).read_text("utf-8").split() == ['"x","y"', '42,"<b>"']
+
+
+def test_sorting_keeps_the_search_and_the_dictionary_in_the_address(address: str, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/features?q=self&dictionary=detectors-24")
+    page.locator("table.features th a", has_text="max").click()
+    page.locator("th[aria-sort]", has_text="max").wait_for()
+    assert {"q=self", "dictionary=detectors-24", "sort=max"} <= set(page.url.split("?")[1].split("&"))
