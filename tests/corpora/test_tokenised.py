@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sparse_rep.store import Store
 from transformers import PreTrainedTokenizerFast
 
 from sparse_rep.config import TextConfig
 from sparse_rep.corpora.tokenised import Corpus, build_corpus
 from sparse_rep.errors import ConfigError
 from sparse_rep.progress import Reporter
+from sparse_rep.store import Store
 
 
 def write(path: Path, texts: list[str]) -> str:
@@ -167,3 +167,13 @@ def test_replaced_bytes_are_counted_and_events_told(
     corpus = build_corpus(store, config(str(path)), tokenizer, reporter)
     assert corpus.meta["replaced_characters"] == 2
     assert events[-1]["corpus_id"] == corpus.corpus_id
+
+
+def test_of_long_documents_only_the_start_is_kept(store: Store, foxes: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    whole = build_corpus(store, config(foxes), tokenizer)
+    short = build_corpus(store, config(foxes, document_tokens=5), tokenizer)
+    assert len(short.docs["doc"]) == len(whole.docs["doc"])
+    for lo, hi, whole_lo in zip(short.docs["tok_lo"], short.docs["tok_hi"], whole.docs["tok_lo"], strict=True):
+        assert hi - lo == 5
+        assert np.array_equal(short.token_ids[lo:hi], whole.token_ids[whole_lo : whole_lo + 5])
+    assert short.docs["split"] == whole.docs["split"]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from sparse_rep.store import Store, run_sql
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sparse_rep.saes.coder import SparseCoder
 from torch import Tensor
 
 from sparse_rep.activations import ActivationBatch
@@ -12,6 +11,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config import ModelConfig
 from sparse_rep.hosting.load import load_model
 from sparse_rep.hosting.views import Identity, Splice, View
+from sparse_rep.saes.coder import SparseCoder
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from sparse_rep.saes.interop import load_sae_lens
-from sparse_rep.store import Store
 
 from sparse_rep.config import ExtractConfig, TrainConfig
 from sparse_rep.errors import ConfigError
@@ -17,6 +15,8 @@ from sparse_rep.jobs import extract as job
 from sparse_rep.jobs.extract import extract, sampled_tokens
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.interop import load_sae_lens
+from sparse_rep.store import Store
 
 Make = Callable[..., ExtractConfig]
 
@@ -164,10 +164,9 @@ def test_a_dictionary_of_another_width_is_named(
 ) -> None:
     import json
 
+    from sparse_rep.config import TopKConfig
     from sparse_rep.saes.interop import save_sae_lens
     from sparse_rep.saes.topk import TopK
-
-    from sparse_rep.config import TopKConfig
 
     save_sae_lens(
         TopK(TopKConfig(n_latents=8, k=2), 16), tmp_path / "narrow", {"hook_name": "blocks.1.hook_resid_post"}

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sparse_rep.store import Store
 
 from sparse_rep.config import ExtractConfig, TrainConfig
+from sparse_rep.store import Store
 
 PRELOAD = [
     "sparse_rep.jobs.training",
@@ -24,11 +24,11 @@ PRELOAD = [
 def whole_path(train_json: str, extract_json: str) -> None:
     """What `sparse-rep demo` does, on the tiny model."""
     import torch
-    from sparse_rep.store import seal
 
     from sparse_rep.jobs.extract import extract
     from sparse_rep.jobs.training import train_dictionary
     from sparse_rep.progress import Reporter
+    from sparse_rep.store import seal
 
     torch.set_num_threads(1)
     quiet = Reporter(silent=True)

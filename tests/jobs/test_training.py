@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from sparse_rep.saes.interop import load_sae_lens, read_cfg
-from sparse_rep.store import Store
 
 from sparse_rep.config import TrainConfig
 from sparse_rep.errors import ConfigError
 from sparse_rep.jobs import training
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.interop import load_sae_lens, read_cfg
+from sparse_rep.store import Store
 
 Make = Callable[..., TrainConfig]
 
