@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Backend = Literal["auto", "triton", "reference"]
+Backend = Literal["auto", "triton", "torch", "reference"]
 Choice = Literal["triton", "torch", "reference"]
 
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -18,13 +18,13 @@ def choose(backend: Backend, device: torch.device | str, dtype: torch.dtype = to
 
     "triton" raises ValueError where it cannot run; a CPU runs it only under Triton's interpreter (TRITON_INTERPRET=1).
     """
-    if backend == "reference":
-        return "reference"
+    if backend in ("reference", "torch"):
+        return backend
     usable = dtype in TRITON_DTYPES and _triton_runs_on(torch.device(device))
     if backend == "auto":
         return "triton" if usable and torch.device(device).type == "cuda" else "torch"
     if backend != "triton":
-        raise ValueError(f'backend={backend!r} must be "auto", "triton" or "reference"')
+        raise ValueError(f'backend={backend!r} must be "auto", "triton", "torch" or "reference"')
     if not usable:
         raise ValueError(
             f'backend="triton" needs Triton, a CUDA device and fp32, fp16 or bf16, not {dtype} on {device}; use backend="auto"'

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
+
 from sparse_rep.kernels.decode import decode_torch
 from sparse_rep.kernels.dispatch import Choice
-from torch import Tensor
 
 
 def encoder_grads(

@@ -1,6 +1,7 @@
 """The public operations: checked arguments, and a choice of implementation made a call, never at import.
 
-`backend` is "auto" (Triton on CUDA, plain torch elsewhere), "triton" or "reference"; `backend_name` says what it comes to.
+`backend` is "auto" (Triton on CUDA, plain torch elsewhere), "triton", "torch" or "reference" (the specification, slow);
+`backend_name` says what it comes to.
 Inside `torch.autocast` the operands of products are cast as torch casts those of a linear layer. `check` turns on the
 checks that read whole tensors (NaN, unit rows, index range) and so wait for the device; without it a NaN or infinity in x
 makes that row's values (for pursuit: its norms) NaN or infinite and leaves other rows alone.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
 from sparse_rep.kernels import checks, reference
 from sparse_rep.kernels.batch_topk import batch_topk as _batch_topk
 from sparse_rep.kernels.decode import SparseDecode, decode_torch
@@ -18,7 +21,6 @@ from sparse_rep.kernels.pursuit import MatchingPursuit, Method, resolve
 from sparse_rep.kernels.pursuit import gram_matrix as _gram_matrix
 from sparse_rep.kernels.threshold import ThresholdEncode
 from sparse_rep.kernels.topk import TopKEncode, encode_torch
-from torch import Tensor
 
 __all__ = [
     "Backend",
@@ -142,8 +144,7 @@ def batch_topk(
     checks.require_k(k, pre.shape[1])
     if check:
         checks.require_finite("pre", pre)
-    choice = choose(backend, pre.device, pre.dtype)
-    return reference.batch_topk(pre, k) if choice == "reference" else _batch_topk(pre, k, choice)
+    return reference.batch_topk(pre, k) if backend == "reference" else _batch_topk(pre, k)
 
 
 def sparse_decode(

@@ -12,6 +12,7 @@ multiplies and a second kernel reads the chunk once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -108,6 +109,7 @@ def group_width(m: int) -> int:
     return width
 
 
+@cache
 def programs_on(device: torch.device) -> int:
     """One persistent program a multiprocessor; two in the interpreter."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2

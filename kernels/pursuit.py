@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
+
 from sparse_rep.kernels import pursuit_torch
 from sparse_rep.kernels.dispatch import Choice
-from torch import Tensor
 
 Method = Literal["auto", "gram", "product"]
 

@@ -116,9 +116,6 @@ def latent_sum(
     index: ReverseIndex, values: Tensor, rows: Tensor, k: int, out: Tensor,
     weights: Tensor | None = None,
     add: bool = False,
-    block_d: int = 512,
-    block_e: int = 8,
-    warps: int = 4,
 ) -> Tensor | None:  # fmt: skip
     """out[l] = sum over the uses of l of values[use] * rows[use // k]; with weights, also <weights[l], rows[use // k]>.
 
@@ -126,11 +123,12 @@ def latent_sum(
     The dot products come back as (n, k) fp32, unwritten (zero) for empty slots.
     """
     m, d = out.shape
-    block_d = min(max(triton.next_power_of_2(d), 16), block_d)
+    # Two warps, four rows: a thread holds the same columns of each row, so summing rows crosses no thread.
+    block_d = min(max(triton.next_power_of_2(d), 16), 512)
     blocks, n_entries, n_slots = triton.cdiv(d, block_d), index.entries.numel(), index.extra_latent.numel()
     dots = None if weights is None else torch.zeros((blocks, *values.shape), dtype=torch.float32, device=out.device)
     parts = torch.empty((n_slots, d), dtype=torch.float32, device=out.device)
-    shared = {"DOTS": weights is not None, "PART": PART, "BLOCK_E": block_e, "BLOCK_D": block_d, "num_warps": warps}
+    shared = {"DOTS": weights is not None, "PART": PART, "BLOCK_E": 4, "BLOCK_D": block_d, "num_warps": 2}
     if n_slots:
         extra_parts_kernel[(n_slots * blocks,)](
             values, index.entries, index.offsets, index.extra_offsets, index.extra_latent, rows, weights, dots, parts,

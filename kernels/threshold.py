@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from sparse_rep.kernels.dispatch import Choice
 from sparse_rep.kernels.encoder_grads import encoder_grads
-from torch import Tensor
 
 CHUNK_BYTES = 512 * 2**20
 """Extra memory that a call may take besides its result, whatever n and m."""

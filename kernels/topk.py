@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sparse_rep.kernels.encoder_grads import encoder_grads
 from torch import Tensor
+
+from sparse_rep.kernels.encoder_grads import encoder_grads
 
 
 def exact_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sparse_rep.kernels import ops, reference
 
 CUDA = torch.cuda.is_available()
