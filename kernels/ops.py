@@ -17,6 +17,7 @@ from sparse_rep.kernels import checks, reference
 from sparse_rep.kernels.batch_topk import batch_topk as _batch_topk
 from sparse_rep.kernels.decode import SparseDecode, decode_torch
 from sparse_rep.kernels.dispatch import Backend, backend_name, choose
+from sparse_rep.kernels.orthogonal_pursuit import orthogonal_pursuit
 from sparse_rep.kernels.pursuit import MatchingPursuit, Method, resolve
 from sparse_rep.kernels.pursuit import gram_matrix as _gram_matrix
 from sparse_rep.kernels.threshold import ThresholdEncode
@@ -28,6 +29,7 @@ __all__ = [
     "batch_topk",
     "gram_matrix",
     "matching_pursuit",
+    "orthogonal_matching_pursuit",
     "sparse_decode",
     "threshold_encode",
     "topk_encode",
@@ -221,6 +223,30 @@ def matching_pursuit(
         return reference.matching_pursuit(x, atoms, k, tol, nonnegative)
     chosen = resolve(method, atoms, gram, gram_budget, choice)
     return MatchingPursuit.apply(x, atoms, gram, k, tol, nonnegative, chosen, choice)  # pyright: ignore[reportReturnType]
+
+
+def orthogonal_matching_pursuit(
+    x: Float[Tensor, "n d"],
+    atoms: Float[Tensor, "m d"],
+    k: int,
+    tol: float = 0.0,
+    *,
+    backend: Backend = "auto",
+    check: bool = True,
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """k steps of orthogonal matching pursuit by |correlation|: least-squares values, atoms in order, residual norms.
+
+    A row stops at residual norm `tol` or where x lies in the span of its atoms. A prefix is not the code for a smaller k.
+    Plain torch on every device, without gradient. Raises ValueError as `matching_pursuit` does.
+    """
+    checks.require_dictionary(x, atoms, None)
+    checks.require_steps(k)
+    if check:
+        checks.require_finite("x", x)
+        checks.require_unit_rows(atoms)
+    if backend == "reference":
+        return reference.orthogonal_matching_pursuit(x, atoms, k, tol)
+    return orthogonal_pursuit(x, atoms, k, tol)
 
 
 def _selects_in_registers(k: int, m: int) -> bool:

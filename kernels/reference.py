@@ -101,3 +101,29 @@ def matching_pursuit(
         indices.append(torch.where(alive, atom, -1))
         norms.append(residual.detach().norm(dim=-1))
     return torch.stack(values, -1), torch.stack(indices, -1), torch.stack(norms, -1)
+
+
+def orthogonal_matching_pursuit(
+    x: Float[Tensor, "n d"], atoms: Float[Tensor, "m d"], k: int, tol: float = 0.0
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """k steps of orthogonal matching pursuit (Pati et al. 1993): largest |correlation|, then a least-squares refit.
+
+    Returns the values of the last fit, the atoms in order of selection and the residual norm after each step.
+    """
+    values, indices, norms = (
+        x.new_zeros(len(x), k),
+        torch.full((len(x), k), -1, device=x.device),
+        x.new_zeros(len(x), k),
+    )
+    for row, target in enumerate(x):
+        chosen: list[int] = []
+        residual = target
+        for step in range(k):
+            if residual.norm() > max(tol, 1e-6 * float(target.norm())):
+                chosen.append(int((atoms @ residual).abs().argmax()))
+                fit = torch.linalg.lstsq(atoms[chosen].T, target[:, None]).solution[:, 0]
+                residual = target - fit @ atoms[chosen]
+                values[row, : len(chosen)] = fit
+            norms[row, step] = residual.norm()
+        indices[row, : len(chosen)] = torch.tensor(chosen, dtype=torch.int64, device=x.device)
+    return values, indices, norms
