@@ -1,14 +1,20 @@
 """Keeps the checkout's root off the import path, and builds the one store that slow-to-make tests share."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our kernels/ must never be found as Hugging Face's `kernels`.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+if not torch.cuda.is_available():
+    # Triton reads this when any test first imports it: without a GPU its kernels run through the interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

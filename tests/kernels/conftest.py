@@ -1,13 +1,7 @@
 """Kernel tests run on a GPU where there is one, at full size, and through Triton's interpreter at small sizes elsewhere."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Read by Triton when it is first imported.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture
