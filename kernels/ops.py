@@ -21,7 +21,7 @@ from sparse_rep.kernels.orthogonal_pursuit import orthogonal_pursuit
 from sparse_rep.kernels.pursuit import MatchingPursuit, Method, resolve
 from sparse_rep.kernels.pursuit import gram_matrix as _gram_matrix
 from sparse_rep.kernels.threshold import ThresholdEncode
-from sparse_rep.kernels.topk import TopKEncode, encode_torch
+from sparse_rep.kernels.topk import TopKEncode
 
 __all__ = [
     "Backend",
@@ -68,9 +68,9 @@ def topk_encode(
     if choice == "reference":
         return reference.topk_encode(x, W_enc, b_enc, k, b_dec, relu)
     centred = _centred(x, b_dec)
-    if choice == "triton" and _selects_in_registers(k, len(W_enc)):
-        return TopKEncode.apply(centred, W_enc, b_enc, k, relu, select_fp32)  # pyright: ignore[reportReturnType]
-    return encode_torch(centred, W_enc, b_enc, k, relu, select_fp32)
+    if choice == "triton" and not _selects_in_registers(k, len(W_enc)):
+        choice = "torch"
+    return TopKEncode.apply(centred, W_enc, b_enc, k, relu, select_fp32, choice)  # pyright: ignore[reportReturnType]
 
 
 def topk_encode_among(

@@ -73,7 +73,7 @@ def demo(
     )
     reporter.say("[bold]3 of 3[/bold]  seal: sort by feature, compute the pages")
     if extracted["status"] != "sealed":
-        with reporter.task("sealing", 1, unit="stores") as advance:
+        with reporter.task("sealing", 100, unit="%") as advance:
             seal(Store(store), extracted["run_id"], progress=_shares(advance))
     seconds = time.monotonic() - started
     _say_what_is_there(reporter, store, trained, seconds)
@@ -91,7 +91,7 @@ def _shares(advance: Any) -> Any:
 
     def progress(step: str, share: float) -> None:
         nonlocal done
-        advance(max(share - done, 0.0), step)
+        advance(100 * max(share - done, 0.0), step)
         done = max(share, done)
 
     return progress

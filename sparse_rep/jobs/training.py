@@ -166,14 +166,16 @@ class MetricRows:
         self._last: dict[str, float] = {}
 
     def add(self, step: int, values: dict[str, float]) -> None:
+        if "fvu" in values:
+            values = {"explained_variance": 1 - values["fvu"], **values}
         self._last = values
         self._pending += [(step, name, value) for name, value in values.items()]
 
     def note(self) -> str:
         """The latest figures, for a progress bar."""
-        if "fvu" not in self._last:
+        if "explained_variance" not in self._last:
             return ""
-        return f"explained variance {1 - self._last['fvu']:.3f}, dead {self._last.get('dead_share', 0):.1%}"
+        return f"explained variance {self._last['explained_variance']:.3f}, dead {self._last.get('dead_share', 0):.1%}"
 
     def flush(self, step: int) -> None:
         if self._pending:
