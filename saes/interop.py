@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sparse_rep.kernels import ops
-from sparse_rep.saes.coder import Dictionary
-from sparse_rep.saes.topk import TopK
 
 from sparse_rep.config import TopKConfig
 from sparse_rep.errors import ConfigError, DataError
+from sparse_rep.kernels import ops
+from sparse_rep.saes.coder import Dictionary
+from sparse_rep.saes.topk import TopK
 
 CFG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 

@@ -6,15 +6,15 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from sparse_rep.kernels import ops
-from sparse_rep.saes.coder import Dictionary
-from sparse_rep.saes.geometric_median import geometric_median
 from torch import Tensor, nn
 
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.codes import SparseCodes
 from sparse_rep.config import TopKConfig
 from sparse_rep.errors import ConfigError
+from sparse_rep.kernels import ops
+from sparse_rep.saes.coder import Dictionary
+from sparse_rep.saes.geometric_median import geometric_median
 
 
 @final

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from sparse_rep.saes.coder import SparseCoder
 
 from sparse_rep.activations import ActivationBatch, ActivationSource, ShuffleBuffer
 from sparse_rep.errors import DataError
+from sparse_rep.saes.coder import SparseCoder
 
 CHECKPOINT_VERSION = 1
 

@@ -90,7 +90,7 @@ def timed_out(timeout: float) -> str:
 
 def _fetch(con: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pa.Table, bool]:
     """Rows as they come, so that a query without an end costs no more than its first `max_rows`."""
-    reader = con.execute(sql).to_arrow_reader(2048)
+    reader = con.sql(sql).to_arrow_reader(2048)
     batches: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in reader:

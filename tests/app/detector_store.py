@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from sparse_rep.store import Store
 from sparse_rep.store.seal import seal
 

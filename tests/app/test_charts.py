@@ -1,6 +1,7 @@
 """Charts are functions of rows: what they draw is checked on figures small enough to do by hand."""
 
 import pytest
+
 from sparse_rep.app.charts.activations import activation_histogram
 from sparse_rep.app.charts.density import density_histogram
 from sparse_rep.app.charts.domains import domain_densities

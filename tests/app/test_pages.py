@@ -5,8 +5,9 @@ import re
 from html import unescape
 
 import pytest
-from sparse_rep.store import Store
 from streamlit.testing.v1 import AppTest
+
+from sparse_rep.store import Store
 
 
 def html(at: AppTest) -> str:

@@ -5,9 +5,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from sparse_rep.app.shell import page_modules
 from typer.testing import CliRunner
 
+from sparse_rep.app.shell import page_modules
 from sparse_rep.cli.app import arguments
 
 

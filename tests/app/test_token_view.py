@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sparse_rep.app.charts.palette import CATEGORIES, LEVELS, PAGE, TEXT, strength
 from sparse_rep.app.components.stylesheet import stylesheet
 from sparse_rep.app.components.token_view import heat_class, token_view

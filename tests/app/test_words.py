@@ -6,6 +6,7 @@ import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sparse_rep.app import links
 from sparse_rep.app.sqltext import literal, with_values
 from sparse_rep.app.wording import count, percent, shown, significant, size

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from sparse_rep.saes.interop import load_sae_lens, save_sae_lens
-from sparse_rep.saes.topk import TopK
 
 from sparse_rep.config import TopKConfig
 from sparse_rep.errors import ConfigError, DataError
+from sparse_rep.saes.interop import load_sae_lens, save_sae_lens
+from sparse_rep.saes.topk import TopK
 
 METADATA = {"model_name": "SmolLM2-135M", "hook_name": "blocks.9.hook_resid_post", "sparse_rep_run_id": "demo-1234"}
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from sparse_rep.saes.geometric_median import geometric_median
-from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import train
 
 from sparse_rep.activations import ActivationBatch, TensorSource
 from sparse_rep.codes import SparseCodes
 from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.metrics import ReconstructionStats
+from sparse_rep.saes.geometric_median import geometric_median
+from sparse_rep.saes.topk import TopK
+from sparse_rep.saes.trainer import train
 
 
 def identity_dictionary(k: int = 2, **settings: object) -> TopK:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import learning_rate, train
 
 from sparse_rep.activations import TensorSource
 from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.errors import DataError
+from sparse_rep.saes.topk import TopK
+from sparse_rep.saes.trainer import learning_rate, train
 
 
 class StopHereError(Exception):
