@@ -27,9 +27,9 @@ DOCS_A_SHARD = 32
 def synthetic(path: Path, rows: int) -> Path:
     """A sealed store of about `rows` codes with the statistics of real ones (`sparse_rep.synthetic`)."""
     import numpy as np
-    from sparse_rep.store import Store
-    from sparse_rep.store.seal import seal
 
+    from sparse_rep.store import Store
+    from sparse_rep.store.sealing import seal
     from sparse_rep.synthetic import SyntheticCodes
 
     made = SyntheticCodes()
@@ -84,8 +84,9 @@ def show_feature() -> None:
 
 def measure(store: Path, n_features: int, seed: int) -> dict:
     """Script time of the page over `n_features` features that fire, in milliseconds."""
-    from sparse_rep.store import Store
     from streamlit.testing.v1 import AppTest
+
+    from sparse_rep.store import Store
 
     logging.disable(logging.WARNING)  # AppTest has no browser to warn
     os.environ["SPARSE_REP_STORE"] = str(store)

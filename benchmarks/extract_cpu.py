@@ -22,9 +22,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from sparse_rep.saes.interop import save_sae_lens
-from sparse_rep.saes.topk import TopK
-from sparse_rep.store import Store
 
 from sparse_rep.config import ExtractConfig, ModelConfig, TextConfig, TopKConfig
 from sparse_rep.corpora.source import captured
@@ -33,6 +30,9 @@ from sparse_rep.hosting.load import load_model
 from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.interop import save_sae_lens
+from sparse_rep.saes.topk import TopK
+from sparse_rep.store import Store
 
 HOOK, LAYERS, CONTEXT, BATCH = "blocks.9.hook_resid_post", 10, 256, 4096
 

@@ -18,27 +18,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparse_rep.store.confined import SqlResult
     from sparse_rep.store.errors import SqlRefused, SqlTimeout, StoreError
-    from sparse_rep.store.export import export
+    from sparse_rep.store.exporting import export
     from sparse_rep.store.manifest import Manifest
     from sparse_rep.store.sandbox import run_sql
-    from sparse_rep.store.seal import seal
+    from sparse_rep.store.sealing import seal
     from sparse_rep.store.store import Store
-    from sparse_rep.store.verify import Problem, verify
+    from sparse_rep.store.verification import Problem, verify
     from sparse_rep.store.writer import RunWriter
 
+# No module bears the name of what it offers: importing it would put the module in the function's place here.
 _HOME = {
     "Manifest": "manifest",
-    "Problem": "verify",
+    "Problem": "verification",
     "RunWriter": "writer",
     "SqlRefused": "errors",
     "SqlResult": "confined",
     "SqlTimeout": "errors",
     "Store": "store",
     "StoreError": "errors",
-    "export": "export",
+    "export": "exporting",
     "run_sql": "sandbox",
-    "seal": "seal",
-    "verify": "verify",
+    "seal": "sealing",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -60,6 +61,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = found  # the import bound the submodule of the same name here
-    return found
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

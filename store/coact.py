@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sparse_rep.store.compact import Chunk
 from sparse_rep.store.corpus_view import Encoded
 from sparse_rep.store.pages import draw

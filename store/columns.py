@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sparse_rep.store.schema import tables
 
 from sparse_rep.errors import DataError
+from sparse_rep.store.schema import tables
 
 FILLED_BY_VIEWS = ("run_id",)
 """Never stored: a view knows which run it reads."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
 from sparse_rep.store.parquet import ROW_GROUP, read_codes
 from sparse_rep.store.rows import Codes
 

@@ -13,29 +13,19 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
+
 from sparse_rep.store.errors import SqlRefused, SqlTimeout, StoreError
+from sparse_rep.store.sandbox import GRACE_SECONDS, MEMORY_LIMIT, TOO_MUCH_MEMORY, SqlResult, timed_out
 from sparse_rep.store.statement import check, first_sentence
 from sparse_rep.store.store import Store
 from sparse_rep.store.views import literal
 
-MEMORY_LIMIT = "2GB"
 ADDRESS_SPACE = 6 * 2**30
 """Bytes the whole process may map: DuckDB's limit, the libraries, and some air."""
 RESULT_BYTES = 64 * 2**20
-GRACE_SECONDS = 2.0
-"""What a query is given to notice that its time is up, before its process ends."""
-
-
-@dataclass(frozen=True)
-class SqlResult:
-    table: pa.Table
-    truncated: bool
-    """There were more rows than asked for."""
-    seconds: float
 
 
 def confine(timeout: float) -> None:
@@ -79,13 +69,6 @@ def execute(store: Store, sql: str, timeout: float, max_rows: int) -> SqlResult:
     finally:
         timer.cancel()
         con.close()
-
-
-TOO_MUCH_MEMORY = f"the query needs more memory than the {MEMORY_LIMIT} it may have: narrow it"
-
-
-def timed_out(timeout: float) -> str:
-    return f"the query was stopped after {timeout:g} s: narrow it, or give it more time"
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pa.Table, bool]:

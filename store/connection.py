@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+
 from sparse_rep.store import views
 from sparse_rep.store.catalog import RunRecord, read_runs
 

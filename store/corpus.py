@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
+
+from sparse_rep.errors import DataError
 from sparse_rep.store.atomic import TMP, explain_full, sync_directory, write_text
 from sparse_rep.store.columns import fit
 from sparse_rep.store.errors import StoreDamaged, StoreError
@@ -23,8 +25,6 @@ from sparse_rep.store.names import checked
 from sparse_rep.store.parquet import PLAIN, TOKENS, write_parquet
 from sparse_rep.store.rows import unsigned
 from sparse_rep.store.schema import SCHEMA_VERSION
-
-from sparse_rep.errors import DataError
 
 WINDOW_ROWS = 65_536
 """Rows a row group of tokens: what a query for one context has to decode."""

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
 from sparse_rep.store.corpus import documents, read_corpus
 
 CONTEXT_BEFORE = 4

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
 from sparse_rep.store.atomic import write_text
 from sparse_rep.store.errors import StoreDamaged, StoreError
 from sparse_rep.store.schema import SCHEMA_VERSION

@@ -14,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from sparse_rep.store.compact import Chunk
 from sparse_rep.store.corpus_view import CorpusView, Encoded
 from sparse_rep.store.queries import blocks

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
 from sparse_rep.store.atomic import HashingFile, atomic_file
 from sparse_rep.store.manifest import FileEntry
 from sparse_rep.store.rows import Codes

@@ -11,31 +11,46 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
 from sparse_rep.store import errors
-from sparse_rep.store.confined import GRACE_SECONDS, TOO_MUCH_MEMORY, SqlResult, timed_out
 from sparse_rep.store.errors import SqlTimeout, StoreError
 
 if TYPE_CHECKING:
     from sparse_rep.store.store import Store
 
-__all__ = ["SqlResult", "run_sql"]
-
+MEMORY_LIMIT = "2GB"
+TOO_MUCH_MEMORY = f"the query needs more memory than the {MEMORY_LIMIT} it may have: narrow it"
+GRACE_SECONDS = 2.0
+"""What a query is given to notice that its time is up, before its process ends."""
 START_SECONDS = 10.0
 """What starting the process may take on a busy machine, beside the query's own time."""
 
 
-def run_sql(store: Store, sql: str, *, timeout: float = 30, max_rows: int = 10_000) -> SqlResult:
+@dataclass(frozen=True)
+class SqlResult:
+    table: pa.Table
+    truncated: bool
+    """There were more rows than asked for."""
+    seconds: float
+
+
+def run_sql(store: Store | Path, sql: str, *, timeout: float = 30, max_rows: int = 10_000) -> SqlResult:
     """Run one SELECT (or VALUES, FROM, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE) in a process of its own.
+
+    A path is as good as a store, and quicker to start from: the other process opens it.
 
     Raises:
         SqlRefused: it is not one query, or it reaches outside the store.
         SqlTimeout: it took longer than `timeout` seconds.
         StoreError: it is wrong (syntax, names, types), or needs too much memory.
     """
-    request = {"store": str(store.path), "sql": sql, "timeout": timeout, "max_rows": max_rows}
+    path = store if isinstance(store, Path) else store.path
+    request = {"store": str(path), "sql": sql, "timeout": timeout, "max_rows": max_rows}
     try:
         child = subprocess.run(
             [sys.executable, "-P", "-m", "sparse_rep.store.confined"],
@@ -60,3 +75,7 @@ def run_sql(store: Store, sql: str, *, timeout: float = 30, max_rows: int = 10_0
 def _ended(code: int, timeout: float) -> StoreError:
     """A process that could not say why it ended was stopped by its limits."""
     return SqlTimeout(timed_out(timeout)) if code == -signal.SIGALRM else StoreError(TOO_MUCH_MEMORY)
+
+
+def timed_out(timeout: float) -> str:
+    return f"the query was stopped after {timeout:g} s: narrow it, or give it more time"

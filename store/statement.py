@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+
 from sparse_rep.store.errors import SqlRefused, StoreError
 
 SOURCES = frozenset(

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from sparse_rep.store import catalog, corpus, names
 from sparse_rep.store.atomic import write_text
 from sparse_rep.store.connection import connect

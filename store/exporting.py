@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
+
 from sparse_rep.store.atomic import TMP, explain_full, sync_directory, sync_file
 from sparse_rep.store.errors import StoreError
 from sparse_rep.store.schema import sql_text

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+
 from sparse_rep.store import names
 from sparse_rep.store.atomic import TMP, explain_full, file_sha256, sync_file
 from sparse_rep.store.by_token import write_by_token
