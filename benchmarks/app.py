@@ -21,54 +21,17 @@ import time
 from pathlib import Path
 
 TARGET_MS = 150
-DOCS_A_SHARD = 32
 
 
 def synthetic(path: Path, rows: int) -> Path:
-    """A sealed store of about `rows` codes with the statistics of real ones (`sparse_rep.synthetic`)."""
-    import numpy as np
+    """A sealed store of about `rows` codes with the statistics of real ones."""
+    from synthetic_store import fill, open_run, prepare
 
-    from sparse_rep.store import Store
-    from sparse_rep.store.sealing import seal
-    from sparse_rep.synthetic import SyntheticCodes
+    from sparse_rep.store import seal
 
-    made = SyntheticCodes()
-    n_docs = made.n_docs(rows)
-    edges = np.arange(n_docs + 1, dtype=np.uint32) * np.uint32(made.doc_tokens)
-    words = [f" word{i}" for i in range(made.vocabulary)]
-    store = Store(path, create=True)
-    store.put_corpus(
-        "synthetic",
-        token_ids=made.token_ids(n_docs * made.doc_tokens),
-        docs={
-            "doc": np.arange(n_docs, dtype=np.uint32),
-            "tok_lo": edges[:-1],
-            "tok_hi": edges[1:],
-            "domain": [f"domain-{i % 4}" for i in range(n_docs)],
-            "source": [f"document {i}" for i in range(n_docs)],
-            "split": ["heldout" if i % 10 == 0 else "train" for i in range(n_docs)],
-        },
-        vocab={"token_id": np.arange(made.vocabulary, dtype=np.uint32), "piece": words, "text": words},
-        meta={"made_by": "benchmarks/app.py"},
-    )
-    folder = store.dictionary_path("synthetic")
-    folder.mkdir(parents=True)
-    cfg = {
-        "architecture": "topk",
-        "d_in": 768,
-        "d_sae": made.n_latents,
-        "metadata": {"model_name": "none: synthetic codes"},
-    }
-    (folder / "cfg.json").write_text(json.dumps(cfg), "utf-8")
-    run = store.open_run(
-        kind="extract", name="synthetic", config={"rows": rows}, config_hash=f"{rows:08d}", corpus_id="synthetic"
-    )
-    with run:
-        for n, lo in enumerate(range(0, n_docs, DOCS_A_SHARD)):
-            hi = min(lo + DOCS_A_SHARD, n_docs)
-            span = {"tok_lo": lo * made.doc_tokens, "tok_hi": hi * made.doc_tokens}
-            run.write_shard(f"{n:06d}", **span, codes={"synthetic": made.codes(lo, hi)})
-        run.finish()
+    store, made = prepare(path, rows)
+    with open_run(store, rows) as run:
+        fill(run, made, rows, lambda write: write())
     seal(store, run.run_id)
     return path
 

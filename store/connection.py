@@ -39,6 +39,7 @@ def fresh() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(":memory:")
     con.execute("SET parquet_metadata_cache = true")
     con.execute("SET python_enable_replacements = false")
+    con.execute("SET enable_progress_bar = false")  # it would draw over ours
     return con
 
 

@@ -134,6 +134,7 @@ class _Seal:
     @contextmanager
     def _database(self, index: Path, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         con = duckdb.connect(":memory:")
+        con.execute("SET enable_progress_bar = false")
         try:
             con.execute(f"SET memory_limit = '{self.budget // 2}B'")
             con.execute(f"SET threads = {self.threads}")
