@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 import threading
 import time
@@ -27,27 +28,13 @@ ADDRESS_SPACE = 6 * 2**30
 RESULT_BYTES = 64 * 2**20
 
 
-@contextmanager
-def confined(timeout: float, late: Callable[[], None]) -> Iterator[None]:
-    """Within the block no file of this process grows and its memory is bounded; `late`, which has to end the process, is called
-    when the block has not ended soon after `timeout`.
-
-    Soft limits, so that results can be written afterwards: a query has no way to lift them.
-    """
-    bounds = {resource.RLIMIT_AS: ADDRESS_SPACE, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
-    before = {what: resource.getrlimit(what) for what in bounds}
-    watchdog = threading.Timer(timeout + GRACE_SECONDS, late)
-    watchdog.daemon = True
-    watchdog.start()
-    for what, bound in bounds.items():
-        hard = before[what][1]
-        resource.setrlimit(what, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
-    try:
-        yield
-    finally:
-        for what, limits in before.items():
-            resource.setrlimit(what, limits)
-        watchdog.cancel()
+def confine(timeout: float) -> None:
+    """Limit this process for good: no file of its own grows, memory is bounded, it ends when its time is up."""
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, timeout + GRACE_SECONDS)
 
 
 def execute(store: Store, sql: str, timeout: float, max_rows: int) -> SqlResult:
@@ -101,10 +88,8 @@ def _fetch(con: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pa.
 
 def serve(request: dict, out: pa.NativeFile) -> None:
     """Answer one request: a line of JSON, and where the query ran, its rows as an Arrow stream."""
-    timeout = request["timeout"]
     try:
-        with confined(timeout, late=lambda: os._exit(LATE)):
-            result = execute(Store(request["store"]), request["sql"], timeout, request["max_rows"])
+        result = execute(Store(request["store"]), request["sql"], request["timeout"], request["max_rows"])
     except StoreError as error:
         out.write(json.dumps({"error": type(error).__name__, "message": str(error)}).encode() + b"\n")
         return
@@ -114,4 +99,6 @@ def serve(request: dict, out: pa.NativeFile) -> None:
 
 
 if __name__ == "__main__":
-    serve(json.loads(sys.stdin.buffer.read()), pa.PythonFile(sys.stdout.buffer, mode="w"))
+    given = json.loads(sys.stdin.buffer.read())
+    confine(given["timeout"])
+    serve(given, pa.PythonFile(sys.stdout.buffer, mode="w"))

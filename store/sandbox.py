@@ -8,6 +8,7 @@ file or take much memory; and this process ends that one when its time is up.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,8 +65,17 @@ def run_sql(store: Store | Path, sql: str, *, timeout: float = 30, max_rows: int
     if not newline:
         if b"Traceback" in child.stderr and b"MemoryError" not in child.stderr:
             raise AssertionError(child.stderr.decode(errors="replace"))
-        raise SqlTimeout(timed_out(timeout)) if child.returncode == LATE else StoreError(TOO_MUCH_MEMORY)
+        raise _ended(child.returncode, timeout)
     answer = json.loads(head)
     if "error" in answer:
         raise getattr(errors, answer["error"])(answer["message"])
     return SqlResult(pa.ipc.open_stream(body).read_all(), answer["truncated"], answer["seconds"])
+
+
+def _ended(code: int, timeout: float) -> StoreError:
+    """A process that could not say why it ended was stopped by its limits."""
+    return SqlTimeout(timed_out(timeout)) if code == -signal.SIGALRM else StoreError(TOO_MUCH_MEMORY)
+
+
+def timed_out(timeout: float) -> str:
+    return f"the query was stopped after {timeout:g} s: narrow it, or give it more time"

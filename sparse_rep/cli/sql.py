@@ -1,21 +1,20 @@
-"""`sparse-rep sql`: ask the store in SQL."""
+"""`sparse-rep sql`: ask a store. Reads only; starts without torch."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparse_rep.cli import options
 
 if TYPE_CHECKING:
-    from sparse_rep.store.confined import SqlResult
+    import pyarrow as pa
 
-EXAMPLE = "SELECT feature, frac_nonzero, max_act, top_tokens FROM features ORDER BY max_act DESC LIMIT 10"
+CELL = 80
+"""Widest cell of a table on a terminal; csv and json are never cut."""
 
 
 class Format(StrEnum):
@@ -30,103 +29,89 @@ def register(app: typer.Typer) -> None:
 
 def sql(
     query: Annotated[
-        str | None, typer.Argument(help="One SELECT; `-` reads it from stdin. Without a query: the tables there are.")
+        str | None, typer.Argument(help="One SELECT; `-` reads it from stdin. Left out: lists the tables.")
     ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = Format.table,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds after which the query is stopped.")] = 60,
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Rows printed at most.")] = 100_000,
     store: options.ExistingStore = options.DEFAULT_STORE,
-    format: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = Format.table,
-    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Print at most this many rows.")] = 10_000,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds a query may take.")] = 60,
-    as_json: options.AsJson = False,
 ) -> None:
-    """Ask the store in SQL (DuckDB's). Reads only: nothing a query says can change a file.
+    """Run one SQL query over every run of a store.
 
-    Without a query it lists the tables and what they hold. Macros: `top(dictionary, feature, k)`,
-    `acts_of(dictionary, feature)`, `at_token(dictionary, tok)`, `context(corpus, tok, before, after)`,
-    `coact(dictionary, feature, k)`.
+    Tables are described by `sparse-rep sql` without a query, and questions worth asking are in docs/sql.md. Queries read and
+    nothing else: no file outside the store can be opened, nothing can be written.
 
-    Example: `sparse-rep sql --store demo-store "SELECT run_id, kind, status, n_tokens FROM runs"`
-
-    Example: `sparse-rep sql --format csv "FROM top('my-dictionary', 42, 20)" > examples.csv`
+    Example: `sparse-rep sql --store demo-store --format csv "select feature, top_tokens from features limit 10"`
     """
-    chosen = Format.json if as_json else format
+    from sparse_rep.store import run_sql
+
     if query is None:
-        from sparse_rep.store import Store
-
-        _describe(Store(store), chosen)
+        _print_tables()
         return
-    result = _run(store, sys.stdin.read() if query == "-" else query, timeout, max_rows)
-    _print(result.table.column_names, result.table.to_pylist(), chosen)
+    result = run_sql(store, sys.stdin.read() if query == "-" else query, timeout=timeout, max_rows=max_rows)
+    _PRINT[format_](result.table)
     if result.truncated:
-        print(f"only the first {max_rows:,} rows: more with --max-rows", file=sys.stderr)  # noqa: T201
+        print(f"sparse-rep: cut at {max_rows:,} rows; see --max-rows", file=sys.stderr)  # noqa: T201
 
 
-def _run(store: Any, query: str, timeout: float, max_rows: int) -> SqlResult:
-    """This process runs one query and ends, so that it may confine itself instead of starting another."""
-    from sparse_rep.store.confined import confined, execute, timed_out
-    from sparse_rep.store.store import Store
-
-    def late() -> None:
-        os.write(2, f"sparse-rep: {timed_out(timeout)}\n".encode())
-        os._exit(2)
-
-    opened = Store(store)
-    with confined(timeout, late):
-        return execute(opened, query, timeout, max_rows)
-
-
-def _describe(store: Any, format: Format) -> None:
-    """The tables, how many rows each has, and what they mean."""
-    from sparse_rep.store.schema import tables
-
-    with store.connect() as con:
-        counts = {name: con.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in tables()}
-    rows = [
-        {"table": table.name, "rows": counts[table.name], "columns": ", ".join(table.names), "holds": table.note}
-        for table in tables().values()
-    ]
-    _print(list(rows[0]), rows, format)
-    if format is Format.table:
-        print(f'\nTry: sparse-rep sql --store {store.path} "{EXAMPLE}"')  # noqa: T201
-
-
-def _print(columns: list[str], rows: list[dict[str, Any]], format: Format) -> None:
-    out = sys.stdout
-    if format is Format.json:
-        import json
-
-        lines = ",\n ".join(json.dumps(row, default=str, ensure_ascii=False) for row in rows)
-        out.write(f"[{lines}]\n")
-    elif format is Format.csv:
-        import csv
-
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(row.values() for row in rows)
-    else:
-        _print_table(columns, rows)
-
-
-def _print_table(columns: list[str], rows: list[dict[str, Any]]) -> None:
+def _print_tables() -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    numeric = {c for c in columns if rows and all(isinstance(r[c], int | float | None) for r in rows)}
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="right" if name in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*_cells(row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, emoji=False, highlight=False)
+    from sparse_rep.store.schema import tables
+
+    console = Console()
+    for table in tables().values():
+        console.print(f"\n[bold]{table.name}[/bold]  [dim]{table.note}[/dim]", highlight=False)
+        columns = Table(show_header=False, box=None, padding=(0, 2))
+        for column in table.columns:
+            columns.add_row(column.name, Text(column.type, style="dim"), column.note)
+        console.print(columns, highlight=False)
+
+
+def _print_table(rows: pa.Table) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for field in rows.schema:
+        table.add_column(field.name, justify="right" if _is_number(field.type) else "left", overflow="fold")
+    for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # a pipe has no edge to wrap at
     console.print(table)
 
 
-def _cells(values: Any) -> Iterator[str]:
-    for value in values:
-        if value is None:
-            yield "NULL"
-        elif isinstance(value, float):
-            yield f"{value:.6g}"
-        elif isinstance(value, str):
-            yield value.replace("\n", "⏎").replace("\t", "⇥")
-        else:
-            yield str(value)
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "⏎")
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow.types as types
+
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+
+
+def _print_csv(rows: pa.Table) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(rows.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+
+
+def _print_json(rows: pa.Table) -> None:
+    import json
+
+    for row in rows.to_pylist():
+        print(json.dumps(row, default=str, ensure_ascii=False))  # noqa: T201
+
+
+_PRINT = {Format.table: _print_table, Format.csv: _print_csv, Format.json: _print_json}
