@@ -1,15 +1,16 @@
 """Times every kernel against torch and the loops that public libraries run, on one CUDA device.
 
-    python benchmarks/kernels.py [encode] [decode] [pursuit] [train] [small] [other]
+    python benchmarks/kernels.py [encode] [decode] [pursuit] [train] [small] [other] [--json]
 
-Prints Markdown tables: medians in milliseconds over random data, the competitors of a row timed in turn within one loop, so
-that a clock that changes on the way changes them alike, with L2 flushed between calls.
+Prints Markdown tables (or one JSON object): medians in milliseconds over random data, the competitors of a row timed in turn
+within one loop, so that a clock that changes on the way changes them alike, with L2 flushed between calls.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
-import sys
 from collections.abc import Callable
 
 import torch
@@ -53,10 +54,28 @@ def copy_bandwidth() -> float:
     return 2 * source.nbytes / medians({"copy": lambda: target.copy_(source)})["copy"] * 1e3
 
 
+REPORT: dict[str, object] = {}
+"""Everything found, by heading."""
+
+
 def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
+    REPORT[title] = [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def sentence(title: str, text: str) -> None:
+    REPORT[title] = text
+
+
+def print_report() -> None:
+    """As Markdown."""
+    for title, found in REPORT.items():
+        if isinstance(found, str):
+            print(f"\n{title}: {found}")
+            continue
+        assert isinstance(found, list)
+        print(f"\n### {title}\n\n| {' | '.join(found[0])} |\n|{'---|' * len(found[0])}")
+        for row in found:
+            print(f"| {' | '.join(row.values())} |")
 
 
 def encoder(d: int, m: int, dtype: torch.dtype = BF16, n: int = N) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,7 +204,7 @@ def bench_pursuit(bandwidth: float) -> None:
     values, _, _ = ops.matching_pursuit(x, atoms, k, check=False)
     upstream = torch.randn_like(values)
     t = medians({"b": lambda: torch.autograd.grad(values, (x, atoms), upstream, retain_graph=True)}, repeats=5)
-    print(f"\nBackward at {d} x {m:,}, k={k}: {t['b']:.2f} ms.")
+    sentence(f"matching_pursuit backward, {d} x {m:,}, k={k}", f"{t['b']:.2f} ms")
 
 
 def bench_train() -> None:
@@ -199,7 +218,7 @@ def bench_train() -> None:
         torch.autograd.grad(ops.sparse_decode(values, indices, W_dec), (x, W_enc, b, W_dec), upstream)
 
     t = medians({"both": both})["both"]
-    print(f"\nEncode and decode, forward and backward, {d} x {m:,}, k={k}, bf16: **{t:.2f} ms** (target 9).")
+    sentence(f"Encode and decode, forward and backward, {d} x {m:,}, k={k}, bf16", f"**{t:.2f} ms** (target 9)")
 
 
 def bench_small() -> None:
@@ -273,25 +292,32 @@ def bench_other() -> None:
     table("Others, bf16", ["op", "ours", "beside"], rows)
 
 
+BENCHES: dict[str, Callable[[float], None]] = {
+    "encode": lambda _: bench_encode(),
+    "decode": bench_decode,
+    "pursuit": bench_pursuit,
+    "train": lambda _: bench_train(),
+    "small": lambda _: bench_small(),
+    "other": lambda _: bench_other(),
+}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="*", choices=[[], *BENCHES], metavar="WHICH", help="all where left out")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     bandwidth = copy_bandwidth()
-    name = torch.cuda.get_device_name()
-    print(f"{name}, torch {torch.__version__}, triton {triton.__version__}, copy {bandwidth / 1e12:.2f} TB/s, n={N}")
-    wanted = sys.argv[1:] or ["encode", "decode", "pursuit", "train", "small", "other"]
-    if "encode" in wanted:
-        bench_encode()
-    if "decode" in wanted:
-        bench_decode(bandwidth)
-    if "pursuit" in wanted:
-        bench_pursuit(bandwidth)
-    if "train" in wanted:
-        bench_train()
-    if "small" in wanted:
-        bench_small()
-    if "other" in wanted:
-        bench_other()
+    versions = f"torch {torch.__version__}, triton {triton.__version__}, copy {bandwidth / 1e12:.2f} TB/s, n={N}"
+    sentence("Measured on", f"{torch.cuda.get_device_name()}, {versions}")
+    for name in args.which or BENCHES:
+        BENCHES[name](bandwidth)
+    if args.json:
+        print(json.dumps(REPORT))
+    else:
+        print_report()
 
 
 if __name__ == "__main__":
