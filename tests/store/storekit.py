@@ -130,6 +130,34 @@ def job(path: Path) -> None:
     seal(store, RUN)
 
 
+def _codes(n: int) -> dict:
+    rng = np.random.default_rng(0)
+    tok = np.arange(n, dtype=np.uint32)
+    return {"d": (rng.integers(0, 50, n, dtype=np.uint32), tok, rng.random(n, dtype=np.float32) + 1)}
+
+
+def write_two_shards(path: Path) -> None:
+    """1,000 codes, then 200,005 codes of two dictionaries and a few activations."""
+    with open_run(Store(path, create=True)) as run:
+        if "small" not in run.committed:
+            run.write_shard("small", tok_lo=0, tok_hi=1000, codes=_codes(1000))
+        feature, tok, act = _codes(200_000)["d"]
+        dense = np.ones((10, 4), np.float32)
+        run.write_shard(
+            "large",
+            tok_lo=1000,
+            tok_hi=201_000,
+            codes={"d": (feature[:5], tok[:5] + 1000, act[:5]), "e": (feature, tok + 1000, act)},
+            activations={"hook": (np.arange(1000, 1010), dense)},
+        )
+        run.finish()
+
+
+def seal_run(path: Path) -> None:
+    """`seal`, by path, for other processes."""
+    seal(Store(path), RUN)
+
+
 def servers() -> ForkServerContext:
     """Processes that start in milliseconds, with the store imported already."""
     context = multiprocessing.get_context("forkserver")
