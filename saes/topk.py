@@ -30,7 +30,8 @@ class TopK(Dictionary):
         super().__init__()
         if config.k > config.n_latents:
             raise ConfigError(f"k={config.k} exceeds n_latents={config.n_latents}; lower k or widen the dictionary")
-        self.config, self.backend = config, backend
+        self.config = config
+        self.backend: ops.Backend = backend
         self.d_in = self.d_out = d_in
         self.n_latents, self.k = config.n_latents, config.k
         self.k_aux = min(config.k_aux or d_in // 2, config.n_latents)
