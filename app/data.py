@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+
 from sparse_rep.app.sqltext import with_values
 from sparse_rep.store import SqlResult, Store, StoreError, run_sql
 from sparse_rep.store.queries import Query, queries

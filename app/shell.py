@@ -10,11 +10,11 @@ from importlib.resources import files
 from types import ModuleType
 
 import streamlit as st
+from streamlit.components import v2 as components
+
 from sparse_rep.app import data, pages
 from sparse_rep.app.components.blocks import empty_state
 from sparse_rep.app.components.stylesheet import stylesheet
-from streamlit.components import v2 as components
-
 from sparse_rep.errors import SparseRepError
 
 MARK = '<g fill="#8b98a7" fill-opacity=".45">{dots}</g><g fill="#e07b1a">{lit}</g>'

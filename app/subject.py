@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import streamlit as st
+
 from sparse_rep.app import data, links
 from sparse_rep.app.components import blocks
 from sparse_rep.app.limits import DENSE, RARE

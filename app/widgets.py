@@ -6,10 +6,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
 from sparse_rep.app import data, links
 from sparse_rep.app.charts.figure import CONFIG
 from sparse_rep.app.components import blocks
-from streamlit.delta_generator import DeltaGenerator
 
 
 def section(title: str, aside: str = "", *, query: str | None = None, **params: Any) -> DeltaGenerator:

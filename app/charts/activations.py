@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
+
 from sparse_rep.app.charts.figure import Row, figure
 from sparse_rep.app.charts.palette import MUTED, SERIES
 from sparse_rep.app.wording import count, significant

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import floor
 
 import plotly.graph_objects as go
+
 from sparse_rep.app.charts.figure import Row, figure
 from sparse_rep.app.charts.palette import MUTED, SERIES
 from sparse_rep.app.wording import percent

@@ -8,6 +8,8 @@ from random import randrange
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
 from sparse_rep.app import data, links
 from sparse_rep.app.charts.activations import activation_histogram
 from sparse_rep.app.charts.domains import domain_densities
@@ -16,7 +18,6 @@ from sparse_rep.app.components import feature_blocks as parts
 from sparse_rep.app.subject import Subject, choose, picker
 from sparse_rep.app.widgets import chart, section, sql_button
 from sparse_rep.app.wording import count, percent, plural, size
-from streamlit.delta_generator import DeltaGenerator
 
 TITLE = "Feature"
 ICON = ":material/lens_blur:"

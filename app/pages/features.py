@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+
 from sparse_rep.app import data, links
 from sparse_rep.app.charts.density import density_histogram
 from sparse_rep.app.components import blocks

@@ -6,6 +6,7 @@ from collections import defaultdict
 from html import escape
 
 import streamlit as st
+
 from sparse_rep.app import data
 from sparse_rep.app.charts.training import training_curves
 from sparse_rep.app.components import blocks, overview_blocks

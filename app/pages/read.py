@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 import streamlit as st
+
 from sparse_rep.app import data, links
 from sparse_rep.app.components import blocks, reader
 from sparse_rep.app.limits import DENSE

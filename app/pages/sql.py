@@ -7,6 +7,7 @@ from io import BytesIO
 
 import pyarrow.csv
 import streamlit as st
+
 from sparse_rep.app import data, links
 from sparse_rep.app.components import blocks
 from sparse_rep.app.limits import MAX_ROWS
