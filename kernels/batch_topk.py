@@ -15,10 +15,9 @@ def kept_mask(pre: Tensor, keep: int) -> Tensor:
     flat = pre.detach().flatten()
     boundary = flat.topk(keep).values[-1]
     kept = flat >= boundary
-    if int(kept.sum()) != keep:
-        above, equal = flat > boundary, flat == boundary
-        # Counts, not values: integers sum the same in any order.
-        kept = above | (equal & (equal.cumsum(0, dtype=torch.int64) <= keep - above.sum()))
+    excess = int(kept.sum()) - keep
+    if excess > 0:
+        kept[(flat == boundary).nonzero()[-excess:, 0]] = False
     return kept.view_as(pre)
 
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparse_rep.kernels.product import Product
+from sparse_rep.kernels.product import Product, group_width
 
 
 @triton.jit
@@ -67,7 +67,9 @@ def active_entries(x: Tensor, W_enc: Tensor, b_enc: Tensor, threshold: Tensor) -
     """(rows, latents, values) of every pre-activation above its threshold, sorted; one device synchronisation a chunk."""
     shift = threshold.float().clamp(min=0)
     # A column whose threshold is infinite has shift inf and so pre-activation -inf: never active.
-    product = Product(x, W_enc, b_enc.float() - shift, torch.float32)
+    # A row's list of groups comes to at most one 32-bit number for each.
+    scratch = 4 * -(-len(W_enc) // group_width(len(W_enc)))
+    product = Product(x, W_enc, b_enc.float() - shift, torch.float32, scratch)
     padding = (0, product.n_groups * product.width - len(W_enc))
     cut = torch.nn.functional.pad(threshold.float().clamp(max=0), padding)
     shift = torch.nn.functional.pad(shift, padding)

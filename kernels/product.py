@@ -110,6 +110,11 @@ def group_width(m: int) -> int:
 
 
 @cache
+def capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+@cache
 def programs_on(device: torch.device) -> int:
     """One persistent program a multiprocessor; two in the interpreter."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
@@ -117,18 +122,23 @@ def programs_on(device: torch.device) -> int:
 
 def fused(x: Tensor, W: Tensor) -> bool:
     """Whether the one-kernel product runs: Hopper or later (or the interpreter), 16-bit operands, aligned rows."""
-    if x.is_cuda and (x.dtype == torch.float32 or torch.cuda.get_device_capability(x.device) < (9, 0)):
+    if x.is_cuda and (x.dtype == torch.float32 or capability(x.device) < (9, 0)):
         return False
     return all(
         t.is_contiguous() and t.stride(0) * t.element_size() % 16 == 0 and t.data_ptr() % 16 == 0 for t in (x, W)
     )
 
 
-def chunk_rows(n: int, m: int, bytes_per_element: int, programs: int, tile: Tile = Tile()) -> int:
-    """Rows a chunk: as many as CHUNK_BYTES allow, in the split that leaves the fewest programs idle in last waves."""
+def chunk_rows(n: int, m: int, itemsize: int, scratch: int, programs: int, tile: Tile = Tile()) -> int:
+    """Rows a chunk: as many as CHUNK_BYTES allow, in the split that leaves the fewest programs idle in last waves.
+
+    A row takes its pre-activations, its maxima (`itemsize` bytes each) and `scratch` bytes of whoever reads them.
+    """
     width = group_width(m)
-    row_bytes = -(-m // width) * (width + 1) * bytes_per_element
-    most = max(CHUNK_BYTES // row_bytes // tile.rows, 1) * tile.rows
+    most = max(CHUNK_BYTES // (-(-m // width) * (width + 1) * itemsize + scratch), 1)
+    if most < tile.rows:
+        return most
+    most = most // tile.rows * tile.rows
 
     def waves(rows: int) -> int:
         columns = -(-m // tile.columns)
@@ -143,7 +153,7 @@ class Product:
     """Buffers for one call's chunks; `run` fills them for rows row0.. of x and returns (pre, maxima) views."""
 
     def __init__(
-        self, x: Tensor, W: Tensor, bias: Tensor, dtype: torch.dtype, tile: Tile = Tile(), rows: int | None = None
+        self, x: Tensor, W: Tensor, bias: Tensor, dtype: torch.dtype, scratch: int = 0, tile: Tile = Tile()
     ) -> None:
         n, m = x.shape[0], W.shape[0]
         self.x, self.W, self.bias, self.tile = x, W, bias, tile
@@ -151,7 +161,7 @@ class Product:
         self.n_groups = -(-m // self.width)
         self.fused = fused(x, W)
         self.programs = programs_on(x.device)
-        self.rows = rows or min(chunk_rows(n, m, dtype.itemsize, self.programs, tile), n)
+        self.rows = min(chunk_rows(n, m, dtype.itemsize, scratch, self.programs, tile), n)
         # Rows end on a multiple of 16 columns: a TMA row must be a multiple of 16 bytes.
         self.pre = x.new_empty((self.rows, self.n_groups * self.width), dtype=dtype)
         self.maxima = x.new_empty((self.rows, self.n_groups), dtype=dtype)
@@ -185,7 +195,7 @@ class Product:
         if pre.dtype == x.dtype:
             torch.addmm(self.bias.to(x.dtype), x, self.W.T, out=pre[:, :m])
         else:
-            pre[:, :m] = torch.mm(x, self.W.T, out_dtype=pre.dtype) + self.bias
+            torch.mm(x, self.W.T, out_dtype=pre.dtype, out=pre[:, :m]).add_(self.bias)
         block = 64
         group_max_kernel[(len(pre), triton.cdiv(self.n_groups, block))](
             pre, maxima, pre.stride(0), self.n_groups, BLOCK=block, G=self.width

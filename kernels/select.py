@@ -156,6 +156,11 @@ def fits(k: int, group_width: int) -> bool:
     return triton.next_power_of_2(k) * group_width <= MAX_CANDIDATES
 
 
+def scratch_bytes(k: int, dtype: torch.dtype) -> int:
+    """What `select` allocates a row: two lists of k groups, and k picks as wide as a value and a position."""
+    return triton.next_power_of_2(k) * (8 + 2 * dtype.itemsize)
+
+
 def select(
     pre: Tensor, maxima: Tensor, k: int, width: int, relu: bool, values: Tensor, indices: Tensor,
     warps: int | None = None, supers: int | None = None,

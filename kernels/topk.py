@@ -87,13 +87,14 @@ def _forward_triton(
     x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, relu: bool, select_fp32: bool
 ) -> tuple[Tensor, Tensor]:
     from sparse_rep.kernels.product import Product
-    from sparse_rep.kernels.select import select
+    from sparse_rep.kernels.select import scratch_bytes, select
 
     values = x.new_empty((len(x), k), dtype=torch.float32)
     indices = torch.empty((len(x), k), dtype=torch.int64, device=x.device)
     if len(x):
         bf16 = x.dtype == torch.bfloat16 and not select_fp32
-        product = Product(x, W_enc, b_enc.float(), torch.bfloat16 if bf16 else torch.float32)
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        product = Product(x, W_enc, b_enc.float(), dtype, scratch_bytes(k, dtype))
         for row in range(0, len(x), product.rows):
             pre, maxima = product.run(row)
             rows = slice(row, row + len(pre))
