@@ -26,6 +26,7 @@ from sparse_rep.store.views import literal
 ADDRESS_SPACE = 6 * 2**30
 """Bytes the whole process may map: DuckDB's limit, the libraries, and some air."""
 RESULT_BYTES = 64 * 2**20
+TOO_LARGE = f"the result is larger than {RESULT_BYTES // 2**20} MiB: select fewer or shorter columns"
 
 
 def confine(timeout: float) -> None:
@@ -63,9 +64,9 @@ def execute(store: Store, sql: str, timeout: float, max_rows: int) -> SqlResult:
         raise StoreError(TOO_MUCH_MEMORY) from error
     except duckdb.PermissionException as error:
         raise SqlRefused(f"only the store's own tables can be read here: {first_sentence(error)}") from error
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:  # what fails between two batches, Arrow hands on as an OSError
         late = time.perf_counter() - started >= timeout
-        raise (SqlTimeout(timed_out(timeout)) if late else StoreError(first_sentence(error))) from error
+        raise (SqlTimeout(timed_out(timeout)) if late else StoreError(_in_words(error))) from error
     finally:
         timer.cancel()
         con.close()
@@ -80,10 +81,18 @@ def _fetch(con: duckdb.DuckDBPyConnection, sql: str, max_rows: int) -> tuple[pa.
         batches.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
         if size > RESULT_BYTES:
-            raise StoreError(f"the result is larger than {RESULT_BYTES // 2**20} MiB: select fewer or shorter columns")
+            raise StoreError(TOO_LARGE)
         if rows > max_rows:
             break
     return pa.Table.from_batches(batches, reader.schema).slice(0, max_rows), rows > max_rows
+
+
+def _in_words(error: Exception) -> str:
+    """One sentence; the kinds of error that have a class in DuckDB are told by their text once Arrow has passed them on."""
+    text = first_sentence(error)
+    if text.startswith("Out of Memory"):
+        return TOO_MUCH_MEMORY
+    return TOO_LARGE if "Arrow Appender" in text else text
 
 
 def serve(request: dict, out: pa.NativeFile) -> None:
