@@ -58,6 +58,7 @@ def export(
     finally:
         con.close()
         shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+        draft.with_name(f"{draft.name}.wal").unlink(missing_ok=True)
     return target
 
 
