@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_rep.errors import SparseRepError
-from sparse_rep.store import RunWriter, Store, seal
+from sparse_rep.store import RunWriter, Store, export, seal
 
 DICTIONARY = "d"
 RUN = "small-00000000"
@@ -156,6 +156,11 @@ def write_two_shards(path: Path) -> None:
 def seal_run(path: Path) -> None:
     """`seal`, by path, for other processes."""
     seal(Store(path), RUN)
+
+
+def export_store(path: Path, out: Path) -> None:
+    """`export`, by path, for other processes."""
+    export(Store(path), out)
 
 
 def servers() -> ForkServerContext:

@@ -77,7 +77,9 @@ def assert_same(path: Path, undisturbed: Store) -> None:
     assert not [p for p in left if p.endswith((".tmp", ".lease", ".wal")) or "/live/" in p]
 
 
-def test_a_job_killed_at_random_moments_ends_as_if_undisturbed(tmp_path: Path, undisturbed: tuple[Store, float]) -> None:
+def test_a_job_killed_at_random_moments_ends_as_if_undisturbed(
+    tmp_path: Path, undisturbed: tuple[Store, float]
+) -> None:
     store, seconds = undisturbed
     interrupted = 0
     for seed in range(4):

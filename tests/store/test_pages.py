@@ -77,7 +77,14 @@ def test_histograms_count_each_token_once_in_the_right_bin(small: Small, feature
 
 
 def test_dead_latents_have_no_examples(small: Small) -> None:
-    for table in ("feature_hist", "feature_top", "feature_sample", "feature_tokens", "feature_domains", "feature_coact"):
+    for table in (
+        "feature_hist",
+        "feature_top",
+        "feature_sample",
+        "feature_tokens",
+        "feature_domains",
+        "feature_coact",
+    ):
         assert small.store.query(f"SELECT count(*) FROM {table} WHERE feature >= 20").column(0).to_pylist() == [0]
 
 
@@ -151,7 +158,9 @@ def test_token_types_are_counted_with_their_share_and_recall(small: Small, featu
 def test_densities_by_domain_count_encoded_tokens_only(small: Small, feature: int) -> None:
     domains = np.array(small.docs["domain"])[small.doc_of[: small.n]]
     on = small.acts[:, feature] != 0
-    expected = {d: (int(on[domains == d].sum()), on[domains == d].mean()) for d in set(domains) if on[domains == d].any()}
+    expected = {
+        d: (int(on[domains == d].sum()), on[domains == d].mean()) for d in set(domains) if on[domains == d].any()
+    }
     rows = small.rows("feature_domains", feature)
     assert {row["domain"]: (row["n_active"], pytest.approx(row["frac_nonzero"])) for row in rows} == expected
 
@@ -216,6 +225,14 @@ def test_small_memory_gives_the_same_pages(tmp_path: Path, small: Small, monkeyp
     codes = again.manifest(RUN).sealed
     assert codes is not None
     assert len(codes.codes[DICTIONARY].files) > 3
-    for table in ("acts", "features", "feature_top", "feature_sample", "feature_hist", "feature_tokens", "feature_coact"):
+    for table in (
+        "acts",
+        "features",
+        "feature_top",
+        "feature_sample",
+        "feature_hist",
+        "feature_tokens",
+        "feature_coact",
+    ):
         both = [s.query(f"SELECT * FROM {table} ORDER BY ALL").to_pylist() for s in (small.store, again)]
         assert both[0] == [pytest.approx(row, abs=1e-12) for row in both[1]]

@@ -8,6 +8,7 @@ import pytest
 from storekit import DICTIONARY, RUN, Small
 
 from sparse_rep.store import SqlRefused, SqlTimeout, Store, StoreError, run_sql
+from sparse_rep.store.confined import execute
 
 SECRET = "the-secret-outside"
 
@@ -124,8 +125,16 @@ ESCAPES = {
 
 @pytest.mark.parametrize("sql", ESCAPES.values(), ids=ESCAPES.keys())
 def test_what_is_not_a_query_of_the_store_is_refused_in_one_sentence(home: Path, sql: str) -> None:
+    """Here, without the fences of a process of its own: what its two inner fences refuse."""
     with pytest.raises(StoreError) as refusal:
-        run_sql(home / "store", sql.format(home=home, store=home / "store"))
+        execute(Store(home / "store"), sql.format(home=home, store=home / "store"), timeout=10, max_rows=100)
+    assert_a_sentence(str(refusal.value), home)
+
+
+@pytest.mark.parametrize("name", ["read_text", "symlink in the store", "COPY inside", "two statements", "not SQL"])
+def test_a_refusal_comes_out_of_the_process_as_it_was(home: Path, name: str) -> None:
+    with pytest.raises(StoreError) as refusal:
+        run_sql(home / "store", ESCAPES[name].format(home=home, store=home / "store"))
     assert_a_sentence(str(refusal.value), home)
 
 
@@ -143,7 +152,7 @@ def assert_a_sentence(message: str, home: Path) -> None:
 def test_catalog_views_name_no_file_outside_the_store(home: Path, view: str) -> None:
     """They may say where the store's own files are: whoever may query the store knows where it is."""
     try:
-        rows = run_sql(home / "store", f"FROM {view}").table.to_pylist()
+        rows = execute(Store(home / "store"), f"FROM {view}", 10, 1000).table.to_pylist()
     except StoreError:
         return
     text = str(rows).replace(str(home / "store"), "")
@@ -181,8 +190,15 @@ BOMBS = {
 @pytest.mark.parametrize("sql", BOMBS.values(), ids=BOMBS.keys())
 def test_a_query_that_eats_memory_is_refused(home: Path, sql: str) -> None:
     with pytest.raises(StoreError) as refusal:
-        run_sql(home / "store", sql, timeout=5)
+        run_sql(home / "store", sql, timeout=2)
     assert_a_sentence(str(refusal.value), home)
+
+
+def test_an_error_in_the_middle_of_the_rows_is_one_sentence_too(home: Path) -> None:
+    sql = "SELECT (CASE WHEN range = 400000 THEN 'x' ELSE '1' END)::INTEGER FROM range(1000000)"
+    with pytest.raises(StoreError, match="Could not convert string 'x' to INT32") as mistake:
+        run_sql(home / "store", sql, max_rows=10**6)
+    assert_a_sentence(str(mistake.value), home)
 
 
 LEGITIMATE = {
@@ -208,7 +224,10 @@ LEGITIMATE = {
     "SUMMARIZE": ("SUMMARIZE features", 16),
     "EXPLAIN": ("EXPLAIN SELECT * FROM acts", None),
     "EXPLAIN ANALYZE": ("EXPLAIN ANALYZE SELECT count(*) FROM acts", None),
-    "PIVOT with values": ("FROM (SELECT feature, dead FROM features) PIVOT (count(feature) FOR dead IN (true, false))", 1),
+    "PIVOT with values": (
+        "FROM (SELECT feature, dead FROM features) PIVOT (count(feature) FOR dead IN (true, false))",
+        1,
+    ),
     "information_schema": ("SELECT table_name FROM information_schema.tables WHERE table_name = 'acts'", 1),
     "a secret's name as a word": ("SELECT 'getenv(''HOME'') and read_text' AS x", 1),
 }
@@ -216,7 +235,7 @@ LEGITIMATE = {
 
 @pytest.mark.parametrize(("sql", "n"), LEGITIMATE.values(), ids=LEGITIMATE.keys())
 def test_queries_of_the_store_run(home: Path, sql: str, n: int | None) -> None:
-    table = run_sql(home / "store", sql).table
+    table = execute(Store(home / "store"), sql, 10, 1000).table
     assert table.num_rows > 0
     assert n is None or table.num_rows == n
 
