@@ -11,24 +11,28 @@ from typing import Annotated
 
 import typer
 
-from sparse_rep.cli.options import ExistingStore
+from sparse_rep.cli.options import DEFAULT_STORE, ExistingStore
 from sparse_rep.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    app.command("app")(browse)
+    app.command("app", help=browse.__doc__)(browse)
 
 
 def browse(
-    store: ExistingStore,
+    store: ExistingStore = DEFAULT_STORE,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
     address: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all, e.g. in a container.")
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
-    """Browse a store: dictionaries, features, SQL. Runs until Ctrl-C."""
+    """Browse a store: its dictionaries and features, a text with what fires in it, and SQL. Runs until Ctrl-C.
+
+    The app only reads. It has no users of its own: leave it on the loopback address, or put a proxy with authentication in front.
+
+    Example: `sparse-rep app --store demo-store --port 8600`
+    """
     from sparse_rep.store import Store
 
     Store(store)  # says in one sentence what is wrong with it, before a server starts
