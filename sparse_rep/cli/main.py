@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import pkgutil
@@ -13,6 +14,8 @@ from sparse_rep import cli
 from sparse_rep.errors import SparseRepError
 
 NOT_VERBS = {"main", "options"}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PARTIAL = 3
 INTERRUPTED = 130
 """Exit code that typer gives a command stopped by Ctrl-C."""
 
@@ -44,6 +47,13 @@ def main() -> None:
             raise
         _say(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in DISK_FULL or os.environ.get("SPARSE_REP_TRACEBACK"):
+            raise
+        _say(
+            f"no room left to write {error.filename or 'a file'}: free some space, and the same command goes on from there"
+        )
+        sys.exit(PARTIAL)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             _say("stopped; what was committed is kept, and the same command goes on from there")

@@ -1,5 +1,6 @@
 """What a person sees who types something that cannot work: one sentence, and an exit code that is not 0."""
 
+import errno
 import sys
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     monkeypatch.setattr(doctor, "packages", interrupt)
     assert run(monkeypatch, "doctor") == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_and_says_that_the_command_resumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sparse_rep.cli import doctor
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint.tmp")
+
+    monkeypatch.setattr(doctor, "packages", full)
+    assert run(monkeypatch, "doctor") == 3
+    assert "no room left to write checkpoint.tmp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [c.name for c in build().registered_commands])
