@@ -1,6 +1,5 @@
 """One portable file of a store, read by programs that know nothing of it."""
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +69,7 @@ def test_what_is_there_is_not_overwritten(small: Small, tmp_path: Path, format: 
     with pytest.raises(StoreError, match="is there already"):
         export(small.store, tmp_path / "out", format=format)  # type: ignore[arg-type]
     assert (tmp_path / "out").read_text() == "mine"
-    assert os.listdir(tmp_path) == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_the_file_appears_whole(small: Small, tmp_path: Path) -> None:
@@ -91,11 +90,11 @@ def test_the_file_appears_whole(small: Small, tmp_path: Path) -> None:
     exported.set()
     watcher.join()
     assert set(seen) == {len(tables()) + 1}
-    assert os.listdir(tmp_path) == ["one.duckdb"]
+    assert [path.name for path in tmp_path.iterdir()] == ["one.duckdb"]
 
 
 def test_an_export_that_does_not_fit_leaves_nothing(small: Small, tmp_path: Path) -> None:
     kind, message = with_small_disk(100_000, export_store, small.path, tmp_path / "x") or ("", "")
     assert kind == "StoreFull"
     assert str(tmp_path / "x") in message
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []

@@ -13,8 +13,7 @@ from sparse_rep.store import Store
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Small:
     small = Small.random(seed=3)
     path: Path = tmp_path_factory.mktemp("macros") / "store"
-    options = {"by_token": False} if "without" in request.param else {}
-    small.write(path, sealed=request.param != "live", **options)
+    small.write(path, sealed=request.param != "live", by_token="without" not in request.param)
     return small
 
 

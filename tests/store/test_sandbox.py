@@ -90,7 +90,7 @@ ESCAPES = {
     "SET": "SET enable_external_access = true",
     "SET VARIABLE": "SET VARIABLE x = 1",
     "RESET": "RESET lock_configuration",
-    "PRAGMA": "PRAGMA database_list",
+    "PRAGMA": "PRAGMA enable_profiling",
     "PRAGMA setting": "PRAGMA memory_limit = '1TB'",
     "CREATE TABLE": "CREATE TABLE x AS SELECT 1",
     "CREATE in the index": "CREATE TABLE index_0.x AS SELECT 1",

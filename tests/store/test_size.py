@@ -24,8 +24,8 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Store:
     edges = [docs * i // SHARDS for i in range(SHARDS + 1)]
     with open_run(store) as run:
         for i, (lo, hi) in enumerate(pairwise(edges)):
-            bounds = {"tok_lo": lo * synthetic.doc_tokens, "tok_hi": hi * synthetic.doc_tokens}
-            run.write_shard(f"{i:06d}", **bounds, codes={DICTIONARY: synthetic.codes(lo, hi)})
+            tok_lo, tok_hi = lo * synthetic.doc_tokens, hi * synthetic.doc_tokens
+            run.write_shard(f"{i:06d}", tok_lo=tok_lo, tok_hi=tok_hi, codes={DICTIONARY: synthetic.codes(lo, hi)})
         run.finish()
     seal(store, RUN, coact_tokens=4096)
     return store
@@ -86,4 +86,4 @@ def test_a_feature_is_looked_for_in_one_bucket(sealed: Store) -> None:
     assert codes is not None
     assert len(codes.codes[DICTIONARY].files) > 3
     plan = sealed.connect().sql(f"EXPLAIN ANALYZE FROM top('{DICTIONARY}', 7, 5)").fetchall()[0][1]
-    assert re.findall(r"Total Files Read: (\d+)", plan) == ["1"]
+    assert set(re.findall(r"Total Files Read: (\d+)", plan)) == {"1"}
