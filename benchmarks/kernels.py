@@ -289,6 +289,23 @@ def bench_other() -> None:
             f"torch.topk of the flat batch {t['batch torch']:.2f}",
         ]
     )
+    atoms = normalize(torch.randn(m, d, device="cuda"), dim=-1).to(BF16)
+    steps = 8
+    t = medians(
+        {
+            "product": lambda: x @ atoms.T,
+            "pursuit": lambda: ops.matching_pursuit(x, atoms, steps, method="product", check=False),
+            "loop": lambda: public_pursuit(x, atoms, steps),
+        },
+        repeats=5,
+    )
+    rows.append(
+        [
+            f"matching_pursuit by products, {d} x {m:,}, k={steps}",
+            f"{t['pursuit']:.2f}",
+            f"public loop {t['loop']:.2f}, {steps} products {steps * t['product']:.2f}",
+        ]
+    )
     table("Others, bf16", ["op", "ours", "beside"], rows)
 
 

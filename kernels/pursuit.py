@@ -52,16 +52,6 @@ def resolve(method: Method, atoms: Tensor, gram: Tensor | None, budget: int, cho
     return "gram" if needed <= budget else "product"
 
 
-def search_triton(residual: Tensor, atoms: Tensor, nonnegative: bool) -> tuple[Tensor, Tensor]:
-    """The best atom of each residual by the top-k kernel's product, whose epilogue keeps the maxima of groups."""
-    assert nonnegative
-    from sparse_rep.kernels.topk import topk_triton
-
-    no_bias = torch.zeros(len(atoms), device=atoms.device)
-    best, atom = topk_triton(residual.contiguous(), atoms, no_bias, 1, relu=False, select_fp32=False)
-    return best[:, 0], atom[:, 0]
-
-
 class MatchingPursuit(torch.autograd.Function):
     """x (n, d), unit atoms (m, d) -> values (n, k), indices (n, k), norms (n, k). Only the values carry gradient."""
 
@@ -72,8 +62,9 @@ class MatchingPursuit(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         if method == "product":
             # Enough rows a block that a product is worth its launch; the scores of a block are all it keeps.
-            search = search_triton if choice == "triton" and nonnegative else pursuit_torch.search_torch
-            codes = pursuit_torch.product_pursuit(x, atoms, k, tol, nonnegative, SCORE_BYTES, search).tensors()
+            # torch on every device: searching by the top-k kernel's group maxima took 40.2 ms where this takes 37.8
+            # (H100, 2304 x 65,536, k=8, of which eight products are 26).
+            codes = pursuit_torch.product_pursuit(x, atoms, k, tol, nonnegative, SCORE_BYTES).tensors()
         elif choice == "triton":
             from sparse_rep.kernels import pursuit_triton
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 BLOCK_ROWS = 128
 GROUP = 64
 """torch's amax is vectorised and its argmax is not: the argmax runs over maxima of groups, then within one group."""
-
-
-Search = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
-"""(residuals (n, d), atoms (m, d), nonnegative) -> the best correlation of each row and its atom."""
-
-
-def search_torch(residual: Tensor, atoms: Tensor, nonnegative: bool) -> tuple[Tensor, Tensor]:
-    scores = residual @ atoms.T
-    best, atom = (scores if nonnegative else scores.abs()).max(-1)
-    return best, atom
 
 
 class Codes:
@@ -57,9 +45,7 @@ def gram_pursuit(x: Tensor, atoms: Tensor, gram: Tensor, k: int, tol: float, non
     return codes
 
 
-def product_pursuit(
-    x: Tensor, atoms: Tensor, k: int, tol: float, nonnegative: bool, budget: int, search: Search = search_torch
-) -> Codes:
+def product_pursuit(x: Tensor, atoms: Tensor, k: int, tol: float, nonnegative: bool, budget: int) -> Codes:
     """For dictionaries whose Gram matrix is over budget: residuals times atoms each step, in blocks within `budget` bytes."""
     codes, m = Codes(x, k), len(atoms)
     block = max(1, budget // (m * x.element_size()))
@@ -67,11 +53,13 @@ def product_pursuit(
         rows = torch.arange(start, min(start + block, len(x)), device=x.device)
         residual = x[rows].to(codes.values.dtype)
         for step in range(k):
-            best, atom = search(residual.to(atoms.dtype), atoms, nonnegative)
+            scores = residual.to(atoms.dtype) @ atoms.T
+            best, atom = (scores if nonnegative else scores.abs()).max(-1)
             alive = (best > 0) & (residual.norm(dim=-1) > tol)
-            rows, residual, atom = rows[alive], residual[alive], atom[alive]
-            if len(rows) == 0:
-                break
+            if not bool(alive.all()):
+                rows, residual, atom = rows[alive], residual[alive], atom[alive]
+                if len(rows) == 0:
+                    break
             value = _advance(residual, atoms, atom)
             _record(codes, rows, step, value, atom, residual)
     return codes

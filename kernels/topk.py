@@ -70,7 +70,7 @@ class TopKEncode(torch.autograd.Function):
         ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, relu: bool, select_fp32: bool, choice: Choice
     ) -> tuple[Tensor, Tensor]:
         ctx.choice, ctx.bias_dtype = choice, b_enc.dtype
-        run = topk_triton if choice == "triton" else encode_torch
+        run = _forward_triton if choice == "triton" else encode_torch
         values, indices = run(x, W_enc, b_enc, k, relu, select_fp32)
         ctx.save_for_backward(x, W_enc, indices)
         ctx.mark_non_differentiable(indices)
@@ -83,7 +83,7 @@ class TopKEncode(torch.autograd.Function):
         return dx, dW, None if db is None else db.to(ctx.bias_dtype), None, None, None, None
 
 
-def topk_triton(
+def _forward_triton(
     x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, relu: bool, select_fp32: bool
 ) -> tuple[Tensor, Tensor]:
     """The fused way, without gradient: a chunk's product with the maxima of its groups, then a search of the best groups."""
