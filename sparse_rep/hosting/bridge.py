@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, final
@@ -23,6 +24,27 @@ BLOCK_HOOKS = (
 )
 
 
+@contextmanager
+def without_installing() -> Iterator[None]:
+    """Keep transformer-lens 3.9 from running `pip install torchvision`.
+
+    It does so for multimodal models whose processor does not load, and pip then replaces torch by the build that the newest
+    torchvision wants, under the running process. It carries on without the processor, which text does not need.
+    """
+    check_call = subprocess.check_call
+
+    def refuse(command: Any, *args: Any, **kwargs: Any) -> int:
+        if "install" in command:
+            raise OSError(f"not run: {command}")
+        return check_call(command, *args, **kwargs)
+
+    subprocess.check_call = refuse
+    try:
+        yield
+    finally:
+        subprocess.check_call = check_call
+
+
 @final
 class BridgedModel(HostedModel):
     """A Hugging Face model inside `TransformerBridge` (transformer-lens 3.9), which knows more families than ours.
@@ -37,7 +59,7 @@ class BridgedModel(HostedModel):
 
         super().__init__(model, tokenizer, origin)
         model.config.architectures = [type(model).__name__]
-        with quiet_transformers():
+        with quiet_transformers(), without_installing():
             # The bridge sets its tokenizer to prepend BOS whatever its own rule is, so it gets a copy to itself.
             own = type(tokenizer).from_pretrained(tokenizer.name_or_path)
             self.bridge = TransformerBridge.boot_transformers(
