@@ -55,5 +55,6 @@ def arguments(port: int, address: str, browser: bool) -> list[str]:
         f"--server.address={address}",
         f"--server.headless={'false' if browser else 'true'}",
         "--server.fileWatcherType=none",
+        "--server.showEmailPrompt=false",  # it would wait at the terminal for an address
         "--browser.gatherUsageStats=false",
     ]

@@ -1,5 +1,6 @@
 """A tiny random Llama and two domains of real text, small enough to train, extract and kill in a second."""
 
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from sparse_rep.config import ExtractConfig, TrainConfig
 from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
+
+# Children started by multiprocessing take this path over, and import what they run from it.
+sys.path.append(str(Path(__file__).parent))
 
 HOOK = "blocks.1.hook_resid_post"
 
