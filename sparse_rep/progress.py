@@ -32,6 +32,15 @@ class Reporter:
         if self.as_json and not self.silent:
             print(json.dumps(record, default=str), file=sys.stderr, flush=True)  # noqa: T201
 
+    @contextmanager
+    def also_to(self, sink: EventSink) -> Iterator[None]:
+        """Events go to `sink` too while the context is open."""
+        self.sinks.append(sink)
+        try:
+            yield
+        finally:
+            self.sinks.remove(sink)
+
     def say(self, text: str) -> None:
         """A sentence for people."""
         if self.silent or self.as_json:

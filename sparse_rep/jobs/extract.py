@@ -62,14 +62,11 @@ def extract(config: ExtractConfig, reporter: Reporter, executor: Executor | None
         code_version=__version__,
         n_tokens_planned=corpus.n_tokens,
     ) as run:
-        reporter.sinks.append(run.append_event)
-        try:
+        with reporter.also_to(run.append_event):
             if run.status in ("complete", "sealed"):
                 reporter.say(f"{run.run_id} is extracted already")
             else:
                 _extract(config, sources, corpus, run, reporter, executor or LocalExecutor())
-        finally:
-            reporter.sinks.remove(run.append_event)
         run_id = run.run_id
     totals = store.query("SELECT status, n_rows, n_tokens, bytes FROM runs WHERE run_id = $run", run=run_id)
     return {"run_id": run_id, "corpus_id": corpus.corpus_id, **totals.to_pylist()[0]}
@@ -131,7 +128,8 @@ def _extract(
             sampled=sampled_tokens(config.activations, corpus.n_tokens, config.seed),
         )
 
-    sizes = {task.shard: _tokens_between(corpus, task) for task in tasks}
+    # Windows cover every document and documents every token, so a shard's range has no holes.
+    sizes = {task.shard: task.tok_hi - task.tok_lo for task in tasks}
     done = sum(sizes.values()) - sum(sizes[task.shard] for task in missing)
     with reporter.task("extracting", sum(sizes.values()), done=done) as advance:
         for result in executor.map(make_worker, missing):
@@ -164,8 +162,3 @@ def _load(config: ExtractConfig, source: Source, model: HostedModel) -> Loaded:
         )
     device = next(model.model.parameters()).device
     return Loaded(source.dictionary_id, source.hook, coder.to(device))
-
-
-def _tokens_between(corpus: Corpus, task: ShardTask) -> int:
-    # Windows cover every document and documents every token, so a shard's range has no holes.
-    return task.tok_hi - task.tok_lo

@@ -46,25 +46,24 @@ def train_dictionary(config: TrainConfig, reporter: Reporter) -> dict[str, Any]:
     store = Store(config.store, create=True)
     reporter.say(f"reading text from {', '.join(config.text.sources)}")
     corpus = build_corpus(store, config.text, load_tokenizer(config.model, reporter.say), reporter)
-    with store.open_run(
-        kind="train",
-        name=config.name or dictionary_name(config),
-        config=config.model_dump(mode="json"),
-        config_hash=run_hash(config, corpus.corpus_id),
-        corpus_id=corpus.corpus_id,
-        model=config.model.name,
-        code_version=__version__,
-    ) as run:
-        reporter.sinks.append(run.append_event)
-        try:
-            directory = store.dictionary_path(run.run_id)
-            if run.status == "complete" and directory.exists():
-                reporter.say(f"dictionary {run.run_id} is trained already")
-            else:
-                _train(config, store, corpus, run, directory, reporter)
-            return {"run_id": run.run_id, "dictionary_id": run.run_id, **_final_metrics(store, run.run_id)}
-        finally:
-            reporter.sinks.remove(run.append_event)
+    with (
+        store.open_run(
+            kind="train",
+            name=config.name or dictionary_name(config),
+            config=config.model_dump(mode="json"),
+            config_hash=run_hash(config, corpus.corpus_id),
+            corpus_id=corpus.corpus_id,
+            model=config.model.name,
+            code_version=__version__,
+        ) as run,
+        reporter.also_to(run.append_event),
+    ):
+        directory = store.dictionary_path(run.run_id)
+        if run.status == "complete" and directory.exists():
+            reporter.say(f"dictionary {run.run_id} is trained already")
+        else:
+            _train(config, store, corpus, run, directory, reporter)
+        return {"run_id": run.run_id, "dictionary_id": run.run_id, **_final_metrics(store, run.run_id)}
 
 
 def _train(
