@@ -1,0 +1,1 @@
+"""Sparse attention: mask estimators, exact streamed scores, and what each head of a model does."""

@@ -1,0 +1,1 @@
+"""Mixtures of experts: which experts a router chose, gates as in the papers, and what routing means."""
