@@ -50,6 +50,7 @@ def _sum_uses(
     k, d, DOTS: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     weights = tl.zeros(columns.shape, tl.float32)
+    total = tl.zeros((BLOCK_E,), tl.float32)
     if DOTS:
         weights = tl.load(weights_ptr + latent * d + columns, mask=inside, other=0.0).to(tl.float32)
     for start in range(begin, end, BLOCK_E):
@@ -62,16 +63,17 @@ def _sum_uses(
             other=0.0,
         ).to(tl.float32)
         acc += tl.sum(value[:, None] * rows, axis=0)
+        total += value
         if DOTS:
             dots = tl.sum(weights[None, :] * rows, axis=1)
             tl.store(dots_ptr + block.to(tl.int64) * n_entries + entry, dots, mask=use < end)
-    return acc
+    return acc, tl.sum(total, axis=0)
 
 
 @triton.jit
 def extra_parts_kernel(
     values_ptr, entries_ptr, offsets_ptr, extra_offsets_ptr, extra_latent_ptr, rows_ptr, weights_ptr, dots_ptr, parts_ptr,
-    m, k, d, n_slots, n_entries,
+    part_totals_ptr, m, k, d, n_slots, n_entries,
     DOTS: tl.constexpr, PART: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     slot, block = tl.program_id(0) % n_slots, tl.program_id(0) // n_slots
@@ -82,18 +84,19 @@ def extra_parts_kernel(
         end = min(begin + PART, tl.load(offsets_ptr + latent + 1))
         columns = block * BLOCK_D + tl.arange(0, BLOCK_D)
         inside = columns < d
-        acc = _sum_uses(
+        acc, total = _sum_uses(
             tl.zeros((BLOCK_D,), tl.float32), latent, begin, end, columns, inside, n_entries, block,
             values_ptr, entries_ptr, rows_ptr, weights_ptr, dots_ptr, k, d, DOTS, BLOCK_E,
         )  # fmt: skip
         tl.store(parts_ptr + slot.to(tl.int64) * d + columns, acc, mask=inside)
+        tl.store(part_totals_ptr + slot, total)
 
 
 @triton.jit
 def latent_sum_kernel(
-    values_ptr, entries_ptr, offsets_ptr, extra_offsets_ptr, rows_ptr, weights_ptr, dots_ptr, parts_ptr, out_ptr,
-    m, k, d, n_entries,
-    DOTS: tl.constexpr, ADD: tl.constexpr, PART: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
+    values_ptr, entries_ptr, offsets_ptr, extra_offsets_ptr, rows_ptr, weights_ptr, dots_ptr, parts_ptr, part_totals_ptr,
+    shift_ptr, squares_ptr, along_ptr, totals_ptr, out_ptr, m, k, d, n_entries, per_member,
+    DOTS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, SHIFT: tl.constexpr, PART: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     latent = (tl.program_id(0) % m).to(tl.int64)
     block = tl.program_id(0) // m
@@ -101,15 +104,36 @@ def latent_sum_kernel(
     inside = columns < d
     begin, stop = tl.load(offsets_ptr + latent), tl.load(offsets_ptr + latent + 1)
     out = out_ptr + latent * d + columns
-    acc = _sum_uses(
+    acc, total = _sum_uses(
         tl.zeros((BLOCK_D,), tl.float32), latent, begin, min(begin + PART, stop), columns, inside, n_entries, block,
         values_ptr, entries_ptr, rows_ptr, weights_ptr, dots_ptr, k, d, DOTS, BLOCK_E,
     )  # fmt: skip
     for slot in range(tl.load(extra_offsets_ptr + latent), tl.load(extra_offsets_ptr + latent + 1)):
         acc += tl.load(parts_ptr + tl.cast(slot, tl.int64) * d + columns, mask=inside, other=0.0)
+        total += tl.load(part_totals_ptr + slot)
+    if SHIFT:
+        acc -= total * tl.load(shift_ptr + (latent // per_member) * d + columns, mask=inside, other=0.0)
     if ADD:
         acc += tl.load(out, mask=inside, other=0.0).to(tl.float32)
+    if SUMS:
+        tl.store(squares_ptr + tl.program_id(0), tl.sum(acc * acc, axis=0))
+        tl.store(totals_ptr + tl.program_id(0), total)
+        if DOTS:
+            weights = tl.load(weights_ptr + latent * d + columns, mask=inside, other=0.0).to(tl.float32)
+            tl.store(along_ptr + tl.program_id(0), tl.sum(acc * weights, axis=0))
     tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """What a latent's gradient row says while it is in registers: three numbers a latent, (m,) fp32."""
+
+    squares: Tensor
+    """Its squared norm."""
+    along: Tensor
+    """Its dot product with the latent's weights (zero where none were given)."""
+    totals: Tensor
+    """The sum of the values of its uses: the gradient of an encoder's bias."""
 
 
 def latent_sum(
@@ -122,23 +146,54 @@ def latent_sum(
     `values` is (n, k) and `rows` (n, d), or k = 1 and one row a use. `out (m, d)` is overwritten, or added to with `add`.
     The dot products come back as (n, k) fp32, unwritten (zero) for empty slots.
     """
+    return _latent_sum(index, values, rows, k, out, weights, add, None, sums=False)[0]
+
+
+def latent_gradient(
+    index: ReverseIndex, values: Tensor, rows: Tensor, k: int, out: Tensor,
+    weights: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor | None, RowSums]:  # fmt: skip
+    """`latent_sum` that also says what the optimiser's clipping wants to know of each row.
+
+    `shift (B, d)`: rows are taken about it, one for each of the B equal spans of latents. `k` may be a multiple of the
+    values' own: uses are numbered along `values`, and a row may serve several members' slots.
+    """
+    dots, sums = _latent_sum(index, values, rows, k, out, weights, False, shift, sums=True)
+    assert sums is not None
+    return dots, sums
+
+
+def _latent_sum(
+    index: ReverseIndex, values: Tensor, rows: Tensor, k: int, out: Tensor, weights: Tensor | None, add: bool,
+    shift: Tensor | None, sums: bool,
+) -> tuple[Tensor | None, RowSums | None]:  # fmt: skip
     m, d = out.shape
     # Two warps, four rows: a thread holds the same columns of each row, so summing rows crosses no thread.
     block_d = min(max(triton.next_power_of_2(d), 16), 512)
     blocks, n_entries, n_slots = triton.cdiv(d, block_d), index.entries.numel(), index.extra_latent.numel()
-    dots = None if weights is None else torch.zeros((blocks, *values.shape), dtype=torch.float32, device=out.device)
-    parts = torch.empty((n_slots, d), dtype=torch.float32, device=out.device)
+    wide = {"dtype": torch.float32, "device": out.device}
+    dots = None if weights is None else torch.zeros((blocks, *values.shape), **wide)
+    parts, part_totals = torch.empty((n_slots, d), **wide), torch.empty(n_slots, **wide)
     shared = {"DOTS": weights is not None, "PART": PART, "BLOCK_E": 4, "BLOCK_D": block_d, "num_warps": 2}
     if n_slots:
         extra_parts_kernel[(n_slots * blocks,)](
             values, index.entries, index.offsets, index.extra_offsets, index.extra_latent, rows, weights, dots, parts,
-            m, k, d, n_slots, n_entries, **shared,
+            part_totals, m, k, d, n_slots, n_entries, **shared,
         )  # fmt: skip
+    squares, totals = (torch.empty((blocks, m), **wide) for _ in range(2)) if sums else (parts, parts)
+    along = torch.empty((blocks, m), **wide) if sums and weights is not None else squares
     latent_sum_kernel[(m * blocks,)](
-        values, index.entries, index.offsets, index.extra_offsets, rows, weights, dots, parts, out,
-        m, k, d, n_entries, ADD=add, **shared,
+        values, index.entries, index.offsets, index.extra_offsets, rows, weights, dots, parts, part_totals,
+        shift, squares, along, totals, out, m, k, d, n_entries, m if shift is None else m // len(shift),
+        ADD=add, SUMS=sums, SHIFT=shift is not None, **shared,
     )  # fmt: skip
-    return None if dots is None else dots[0] if blocks == 1 else dots.sum(0)
+    if dots is not None:
+        dots = dots[0] if blocks == 1 else dots.sum(0)
+    if not sums:
+        return dots, None
+    along = along.sum(0) if weights is not None else torch.zeros(m, **wide)
+    return dots, RowSums(squares.sum(0), along, totals[0])
 
 
 def bias_sum(index: ReverseIndex, values: Tensor) -> Tensor:
