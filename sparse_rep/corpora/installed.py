@@ -1,10 +1,12 @@
-"""Text that is on every machine with Python: the standard library's sources and the READMEs of installed packages."""
+"""Text that is on every machine with Python: the standard library's sources, the READMEs and headers of installed packages, and
+the language reference that `help()` shows."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sparse_rep.corpora.text import Document, name_order
@@ -13,6 +15,10 @@ NOT_THE_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages
 """Folders of test data and of other people's packages."""
 SHORTEST_README = 200
 """Characters; shorter descriptions are a line of advertising."""
+HEADER_PACKAGES = ("numpy", "torch")
+"""Packages whose C and C++ headers are read, beside Python's own."""
+GENERATED = "@generated"
+"""Marks, near the top of a file, what a program wrote: thousands of torch's headers differ in one name."""
 
 
 def stdlib(domain: str) -> Iterator[Document]:
@@ -37,6 +43,31 @@ def pip_readmes(domain: str) -> Iterator[Document]:
             yield document
 
 
+def pydoc_topics(domain: str) -> Iterator[Document]:
+    """Python's language reference as `help("if")` and the like show it: prose with grammar and examples."""
+    from pydoc_data.topics import topics
+
+    for name in name_order(topics):
+        yield Document(topics[name], domain, name)
+
+
+def c_headers(domain: str) -> Iterator[Document]:
+    """The C and C++ headers of Python, and of numpy and torch where they are installed, each text once, generated ones left out."""
+    roots = {"python": Path(sysconfig.get_paths()["include"])}
+    for package in HEADER_PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for folder in spec.submodule_search_locations or () if spec else ():
+            roots[package] = Path(folder)
+    files = {f"{package}/{path.relative_to(root)}": path for package, root in roots.items() for path in root.rglob("*.h")}
+    seen: set[bytes] = set()
+    for name in name_order(files):
+        text, replaced = decode(files[name].read_bytes())
+        document = Document(text, domain, name, replaced)
+        if GENERATED not in document.text[:500] and document.digest() not in seen:
+            seen.add(document.digest())
+            yield document
+
+
 def decode(data: bytes) -> tuple[str, int]:
     """UTF-8 text, and how many replacement characters stand for bytes that were not UTF-8."""
     try:
@@ -44,3 +75,12 @@ def decode(data: bytes) -> tuple[str, int]:
     except UnicodeDecodeError:
         text = data.decode("utf-8-sig", "replace")
         return text, text.count("\ufffd")
+
+
+SOURCES: dict[str, Callable[[str], Iterator[Document]]] = {
+    "stdlib": stdlib,
+    "pip-readmes": pip_readmes,
+    "pydoc-topics": pydoc_topics,
+    "c-headers": c_headers,
+}
+"""By the name that follows --text."""

@@ -71,10 +71,8 @@ def _source(name: str, field: str) -> TextSource:
     # Readers import pyarrow, datasets and the like; a source that is not named costs nothing.
     from sparse_rep.corpora import files, installed
 
-    if name == "stdlib":
-        return _no_blanks(name, installed.stdlib)
-    if name == "pip-readmes":
-        return _no_blanks(name, installed.pip_readmes)
+    if name in installed.SOURCES:
+        return _no_blanks(name, installed.SOURCES[name])
     if name.startswith("hf:"):
         from sparse_rep.corpora.hub import HubName, hub_documents
 
@@ -83,7 +81,7 @@ def _source(name: str, field: str) -> TextSource:
     path = Path(name).expanduser()
     if not path.exists():
         raise ConfigError(
-            f"no text at {name}: give stdlib, pip-readmes, hf:NAME, or a path that exists "
+            f"no text at {name}: give {', '.join(installed.SOURCES)}, hf:NAME, or a path that exists "
             f"({', '.join(files.SUFFIXES)}, or a directory of them)"
         )
     return _no_blanks(path.resolve().name.split(".")[0], lambda domain: files.read_path(path, field, domain))

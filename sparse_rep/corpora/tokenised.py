@@ -256,8 +256,13 @@ def _assemble(pieces: list[_Piece], text: TextConfig, tokenizer: Any) -> Corpus:
     return Corpus(corpus_id, token_ids, docs, meta)
 
 
+def is_heldout(digest: bytes, heldout_share: float) -> bool:
+    """Whether a document of this sha256 is held out, by the rule of `build_corpus` but for its last clause."""
+    return int.from_bytes(digest) % 10_000 < heldout_share * 10_000
+
+
 def _splits(pieces: list[_Piece], heldout_share: float) -> list[Split]:
-    heldout = {i for i, p in enumerate(pieces) if int.from_bytes(p.digest) % 10_000 < heldout_share * 10_000}
+    heldout = {i for i, p in enumerate(pieces) if is_heldout(p.digest, heldout_share)}
     for domain in {p.domain for p in pieces}:
         members = [i for i, p in enumerate(pieces) if p.domain == domain]
         if heldout_share and len(members) > 1 and heldout.isdisjoint(members):
