@@ -13,14 +13,26 @@ FOLDERS = {
     **{f"sparse_rep.{n}": ROOT / n for n in ("saes", "kernels", "store", "app")},
 }
 
-BASE = {"errors", "config", "codes", "activations", "metrics", "synthetic", "progress"}
-MIDDLE = {"hosting", "corpora", "attention", "routing", "jepa", "evaluation"}
+BASE = {
+    "errors",
+    "config",
+    "config_base",
+    "config_dictionary",
+    "codes",
+    "activations",
+    "metrics",
+    "synthetic",
+    "progress",
+}
+MIDDLE = {"hosting", "corpora", "attention", "routing", "jepa", "evaluation", "toys"}
 ALLOWED = {
     "kernels": {"kernels"},
     "errors": set(),
     "progress": set(),
     "synthetic": set(),
-    "config": {"errors"},
+    "config_base": {"errors"},
+    "config_dictionary": {"config_base"},
+    "config": {"config_base", "config_dictionary", "errors"},
     "codes": set(),
     "activations": {"errors"},
     "metrics": {"codes"},
