@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic_core import PydanticUndefined
 
 from sparse_rep import config
+from sparse_rep.config_dictionary import ARCHITECTURES
 
 PAGE = Path(__file__).with_name("configuration.md")
 TITLES = {
@@ -15,7 +16,7 @@ TITLES = {
     config.ExtractConfig: "`sparse-rep extract`",
     config.ModelConfig: "`model`",
     config.TextConfig: "`text`",
-    config.TopKConfig: "`dictionary`",
+    **{cls: f"`dictionary` of `kind: {kind}`" for kind, cls in ARCHITECTURES.items()},
 }
 INTRODUCTION = """# Settings
 
@@ -32,7 +33,7 @@ dictionary: {n_latents: 4608, k: 32}
 lr: 0.002
 ```
 
-This page is made from the docstrings in `sparse_rep/config.py` by `make docs`.
+This page is made from the docstrings in `sparse_rep/config*.py` by `make docs`.
 """
 
 

@@ -6,10 +6,10 @@ Classes are abstract or final. To change a coder a little, wrap it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sparse_rep.activations import ActivationBatch
@@ -46,7 +46,7 @@ class SparseCoder(nn.Module, ABC):
         return
 
     @torch.no_grad()
-    def initialise(self, sample: Float[Tensor, "n d"], generator: torch.Generator) -> None:
+    def initialise(self, sample: ActivationBatch | Tensor, generator: torch.Generator) -> None:
         """Data-dependent start (b_dec at the geometric median, say), once, before the first step."""
         return
 
@@ -56,13 +56,22 @@ class SparseCoder(nn.Module, ABC):
 
 
 class Dictionary(SparseCoder, ABC):
-    """A coder whose reconstruction is a weighted sum of atoms plus a constant."""
+    """A coder whose reconstruction is a weighted sum of atoms plus a constant (and, with a skip, a map of the input)."""
 
     @property
     @abstractmethod
     def atoms(self) -> Float[Tensor, "m d_out"]:
         """One direction a latent."""
 
+    @property
+    @abstractmethod
+    def dead(self) -> Bool[Tensor, " m"]:
+        """Latents that count as dead by the training tokens since they last fired."""
+
     @abstractmethod
     def decode(self, codes: SparseCodes) -> Float[Tensor, "n d_out"]:
-        """The reconstruction; it depends on the codes alone."""
+        """The part of the reconstruction that depends on the codes alone: all of it, unless there is a skip."""
+
+    @abstractmethod
+    def folded(self) -> Self:
+        """A copy without a scale of activations that gives the same codes and reconstructions."""

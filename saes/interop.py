@@ -39,12 +39,8 @@ def save_sae_lens(
     part = directory.with_name(f".{directory.name}.tmp-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    weights = {
-        "W_enc": dictionary.W_enc.T,
-        "b_enc": dictionary.b_enc * dictionary.scale,
-        "W_dec": dictionary.W_dec,
-        "b_dec": dictionary.b_dec * dictionary.scale,
-    }
+    folded = dictionary.folded()
+    weights = {"W_enc": folded.W_enc.T, "b_enc": folded.b_enc, "W_dec": folded.W_dec, "b_dec": folded.b_dec}
     save_file({name: w.detach().float().cpu().contiguous() for name, w in weights.items()}, part / WEIGHTS)
     if density is not None:
         save_file({"sparsity": torch.log10(density.float().cpu() + 1e-10)}, part / SPARSITY)

@@ -118,7 +118,7 @@ class _Loop:
 
     def initialise(self) -> None:
         """Data-dependent starts, each coder from its own generator so that adding one changes no other."""
-        sample = self.buffer.peek(INITIAL_SAMPLE).x.to(self.device, torch.float32)
+        sample = self.buffer.peek(INITIAL_SAMPLE).to(self.device, torch.float32)
         for coder in self.coders.values():
             coder.initialise(sample, torch.Generator().manual_seed(self.settings.seed))
 

@@ -35,7 +35,9 @@ class ActivationBatch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ActivationBatch:
         moved = ActivationBatch(*(None if f is None else f.to(device) for f in self._fields()))  # pyright: ignore
-        return replace(moved, x=moved.x.to(dtype)) if dtype else moved
+        if dtype is None:
+            return moved
+        return replace(moved, x=moved.x.to(dtype), target=None if moved.target is None else moved.target.to(dtype))
 
     def _fields(self) -> tuple[Tensor | None, ...]:
         return self.x, self.tok, self.labels, self.target

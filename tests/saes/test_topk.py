@@ -52,7 +52,7 @@ def test_fvu_is_the_squared_error_over_the_variance() -> None:
 
 def test_k_beyond_the_dictionary_is_refused() -> None:
     with pytest.raises(ValueError, match="lower k or widen"):
-        TopK(TopKConfig(n_latents=4, k=5), d_in=4)
+        TopKConfig(n_latents=4, k=5)
 
 
 def test_scaled_activations_give_scaled_codes() -> None:
@@ -84,7 +84,7 @@ def test_the_gradient_along_an_atom_is_removed_and_atoms_stay_unit() -> None:
 def test_auxk_trains_the_encoder_of_dead_latents() -> None:
     """A public library gives them no encoder gradient, so its dead latents cannot learn when to fire."""
     dictionary = identity_dictionary(k=1, dead_after_tokens=10, k_aux=2)
-    dictionary.tokens_since_fired[2:] = 10
+    dictionary.firing.tokens_since_fired[2:] = 10
     with torch.no_grad():
         dictionary.W_enc[2:].mul_(0.5)  # they see the error, at half its size
     losses = dictionary.loss(ActivationBatch(torch.tensor([[5.0, 1.0, 2.0, 3.0], [4.0, 2.0, 1.0, 2.0]])))

@@ -1,0 +1,95 @@
+"""AuxK for a stack of TopK coders, written out: the specification is `auxk.auxk_loss` with autograd.
+
+A fixed number of latents, the longest dead, compete for every token; their pre-activations are one small dense product, and
+so are their gradients. Nothing depends on how many are dead but masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparse_rep.kernels.keep_largest import keep_largest
+
+if TYPE_CHECKING:
+    from sparse_rep.saes.topk_gradients import Operands
+
+
+@dataclass(frozen=True)
+class AuxK:
+    """Settings that a stack's members share, and the weight of the loss for each."""
+
+    k_aux: int
+    reach: int
+    """Latents looked at."""
+    dead_after_tokens: int
+    coefficient: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class AuxKGradients:
+    """Raw gradients (in the units of `topk_gradients`) of the rows at `chosen`."""
+
+    chosen: Int[Tensor, "B r"]
+    dead: Tensor
+    W_enc: Float[Tensor, "B r d"]
+    W_dec: Float[Tensor, "B r d"]
+    b_enc: Float[Tensor, "B r"]
+    squares: Float[Tensor, "B r"]
+    loss: Float[Tensor, " B"]
+
+    def merge(self, dW_enc: Tensor, dW_dec: Tensor, db_enc: Tensor, row_squares: Tensor) -> Tensor:
+        """Write the rows of dead latents, which no token used, into the gradients; the squared norms of all rows."""
+        B, m, d = dW_enc.shape
+        flat = (self.chosen + torch.arange(0, B * m, m, device=self.chosen.device)[:, None]).view(-1)
+        for whole, mine in ((dW_enc, self.W_enc), (dW_dec, self.W_dec)):
+            rows = whole.view(B * m, d)
+            merged = torch.where(self.dead.view(-1, 1), mine.reshape(-1, d).to(rows.dtype), rows[flat])
+            rows.index_copy_(0, flat, merged)
+        db_enc.scatter_(1, self.chosen, torch.where(self.dead, self.b_enc, db_enc.gather(1, self.chosen)))
+        kept = row_squares.gather(1, self.chosen)
+        return row_squares.scatter(1, self.chosen, torch.where(self.dead, self.squares, kept))
+
+
+def add_auxk(
+    aux: AuxK,
+    centred: Float[Tensor, "n d"],
+    error: Float[Tensor, "n B d"],
+    squared_error: Float[Tensor, " B"],
+    total: Float[Tensor, ""],
+    bias: Float[Tensor, "B m"],
+    shift: Float[Tensor, "B d"],
+    w: Operands,
+    tokens_since_fired: Int[Tensor, "B m"],
+) -> AuxKGradients:
+    """Loss and raw gradients of how well the k_aux strongest dead latents predict the error."""
+    B, n, d = len(shift), len(centred), centred.shape[1]
+    age, chosen = tokens_since_fired.topk(aux.reach, dim=1)
+    dead = age >= aux.dead_after_tokens
+    n_dead = (tokens_since_fired >= aux.dead_after_tokens).sum(1)
+    at = chosen[:, :, None].expand(-1, -1, d)
+    W_enc, W_dec = w.W_enc.gather(1, at), w.W_dec.gather(1, at)
+    # A latent that is not dead gets a bias that keeps it out.
+    out_of_it = torch.where(dead, bias.gather(1, chosen), -torch.inf).to(W_enc.dtype)
+    shared = centred.expand(B, n, d)
+    values = torch.baddbmm(out_of_it[:, None], shared, W_enc.mT).relu_()
+    keep_largest(values.view(B * n, aux.reach), aux.k_aux)
+    errors = error.transpose(0, 1)
+    missed = torch.sub(errors, values @ W_dec)
+    missed_squares = missed.float().square().sum((1, 2))
+
+    strength = (n_dead / aux.k_aux).clamp(max=1)
+    loss = strength * missed_squares / squared_error.clamp(min=1e-12)
+    # Raw gradients are in units of -2 / total: this loss's own are -2 times weight / squared_error.
+    ratio = (aux.coefficient * strength * total / squared_error.clamp(min=1e-12))[:, None, None]
+    dW_dec = torch.bmm(values.mT, missed) * ratio
+    d_values = torch.where(values > 0, missed @ W_dec.mT, 0)
+    db_enc = d_values.sum(1, dtype=torch.float32) * ratio[..., 0]
+    dW_enc = torch.bmm(d_values.mT, shared) * ratio - db_enc[..., None] * shift[:, None]
+    along = (dW_dec.float() * W_dec).sum(-1)
+    squares = dW_dec.float().square().sum(-1) - along.square() + dW_enc.square().sum(-1)
+    return AuxKGradients(chosen, dead, dW_enc, dW_dec, db_enc, squares, loss)
