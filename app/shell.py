@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.resources import files
 from types import ModuleType
+from typing import Any
 
 import streamlit as st
 from streamlit.components import v2 as components
@@ -36,8 +38,9 @@ def run() -> None:
     """Draws the page that the address names."""
     st.set_page_config(page_title="sparse-rep", page_icon=FAVICON.format(mark=_mark()), layout="wide")
     st.logo(LOGO.format(mark=_mark()), size="large")
-    pages_found = [
-        st.Page(
+    sections: dict[str, list[Any]] = defaultdict(list)
+    for module in page_modules():
+        page = st.Page(
             partial(draw, module),
             title=module.TITLE,
             icon=module.ICON,
@@ -45,9 +48,8 @@ def run() -> None:
             help=module.HELP,
             default=not module.PATH,
         )
-        for module in page_modules()
-    ]
-    st.navigation(pages_found, position="top").run()
+        sections[getattr(module, "SECTION", "")].append(page)
+    st.navigation(sections, position="top").run()
 
 
 def draw(module: ModuleType) -> None:

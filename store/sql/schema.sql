@@ -148,23 +148,128 @@ CREATE TABLE metrics (
     value         DOUBLE
 );
 
--- Mixture-of-experts routing.
+-- Mixture-of-experts routing: one row a token, layer and chosen expert. A token that a router dropped has fewer rows, or none.
 CREATE TABLE routes (
     run_id VARCHAR, corpus_id VARCHAR,
     layer  USMALLINT, tok UINTEGER,
     rank   UTINYINT,         -- 1 is the router's first choice
     expert USMALLINT,
-    weight FLOAT,
+    weight FLOAT,            -- as the model used it; NULL where only ids are known
     margin FLOAT             -- router score at rank k minus rank k+1
 );
 
+-- Every router of a model as it was captured. Dense layers have no row.
+CREATE TABLE routers (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer     USMALLINT,
+    module    VARCHAR,       -- e.g. model.layers.3.mlp.gate
+    n_experts USMALLINT,     -- to choose from; shared ones are not among them
+    n_shared  USMALLINT,     -- experts that every token passes
+    k         USMALLINT,     -- chosen a token
+    score     VARCHAR,       -- how logits become weights: softmax, topk_softmax, sigmoid, ...
+    renormalised BOOLEAN,    -- a token's weights are divided by their sum
+    scale     DOUBLE,        -- and multiplied by this
+    source    VARCHAR,       -- hooks, vllm, sglang, ...
+    n_tokens  UBIGINT,       -- tokens that passed the router
+    entropy   DOUBLE,        -- mean over tokens of the entropy of its probabilities, in bits
+    z_loss    DOUBLE         -- mean over tokens of logsumexp(logits)^2, without a coefficient
+);
+
+-- Every expert of every router, those that got no token too.
 CREATE TABLE experts (
     run_id VARCHAR, corpus_id VARCHAR,
     layer  USMALLINT, expert USMALLINT,
     shared BOOLEAN,          -- always on, not chosen by the router
     n_tokens UBIGINT,        -- tokens routed to it
     load   DOUBLE,           -- n_tokens over tokens x k
-    importance DOUBLE        -- its share of the summed routing weight
+    importance DOUBLE,       -- its share of the summed routing weight
+    mean_prob DOUBLE         -- mean over tokens of the router's probability of it, chosen or not; NULL where only ids are known
+);
+
+-- What the model would have said after each token: for vocabulary specialisation by predicted token.
+CREATE TABLE predictions (
+    run_id VARCHAR, corpus_id VARCHAR,
+    tok      UINTEGER,
+    token_id UINTEGER,       -- most probable next token
+    loss     FLOAT           -- of the true next token, in nats; NULL at the end of a window
+);
+
+-- A label a token beside its document's domain: modality, part of speech, ... `labelling` names which.
+CREATE TABLE token_labels (
+    run_id VARCHAR, corpus_id VARCHAR,
+    tok UINTEGER, labelling VARCHAR, label VARCHAR
+);
+
+-- Page tables of routing, written when a run with routes is complete. Intervals (lo, hi) are 95 % by a jackknife over groups of
+-- documents; null_* is what a router that ignores the question would show, with its central 95 %.
+CREATE TABLE routing_metrics (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer  USMALLINT,
+    metric VARCHAR,          -- load_entropy, max_over_mean, dead_experts, balance_loss, repeat_first, mi_domain, ...
+    unit   VARCHAR,          -- share, ratio, bits, ...
+    value DOUBLE, lo DOUBLE, hi DOUBLE,
+    null_value DOUBLE, null_lo DOUBLE, null_hi DOUBLE,
+    null_model VARCHAR,      -- what the null is
+    n_tokens UBIGINT         -- counted on
+);
+
+-- How often an expert is chosen on tokens of one label, against how often any expert would be.
+CREATE TABLE expert_labels (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    labelling VARCHAR,       -- all, domain, position, or a labelling of token_labels
+    label   VARCHAR,
+    n       UBIGINT,         -- tokens of the label routed to it
+    n_label UBIGINT,         -- tokens of the label
+    share DOUBLE, lo DOUBLE, hi DOUBLE,    -- n / n_label: specialisation (OLMoE, section 5.3)
+    uniform DOUBLE,          -- k / experts
+    null_lo DOUBLE, null_hi DOUBLE         -- where shares lie when labels are shuffled among documents
+);
+
+-- Experts chosen for the same token, over all pairs of a token's k choices.
+CREATE TABLE expert_coact (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT, other USMALLINT,
+    n          UBIGINT,      -- tokens that chose both
+    n_adjacent UBIGINT,      -- of them, with ranks next to each other (what OLMoE's script counts)
+    p_other_given_expert DOUBLE,           -- n over the tokens of expert; a row sums to k - 1
+    expected DOUBLE,         -- n of a router with these loads and this k that is otherwise indifferent
+    lift DOUBLE, lo DOUBLE, hi DOUBLE      -- n / expected
+);
+
+-- Tokens that an expert is chosen on most: at least 10 occurrences each, at most 20 an expert and side.
+CREATE TABLE expert_tokens (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    side     VARCHAR,        -- input, next (the true next token) or predicted (the model's)
+    rank     USMALLINT,
+    token_id UINTEGER,
+    n        UBIGINT,        -- occurrences routed to it
+    n_token  UBIGINT,        -- occurrences
+    share DOUBLE, lo DOUBLE, hi DOUBLE,    -- n / n_token with a Wilson interval
+    lift     DOUBLE          -- share over the expert's share of all tokens
+);
+
+-- From a token's first choice at one router to its first choice at the next.
+CREATE TABLE expert_transitions (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    next_layer USMALLINT, next_expert USMALLINT,
+    n        UBIGINT,        -- tokens
+    p        DOUBLE,         -- n over the tokens whose first choice is expert
+    expected DOUBLE,         -- n if the two choices were independent
+    lift DOUBLE, lo DOUBLE, hi DOUBLE
+);
+
+-- Commonest paths of first choices through all routers (at most 200).
+CREATE TABLE expert_paths (
+    run_id VARCHAR, corpus_id VARCHAR,
+    rank   USMALLINT,
+    path   VARCHAR,          -- experts from the first router to the last, e.g. 3-0-7-7
+    n      UBIGINT,          -- tokens
+    share  DOUBLE,
+    expected DOUBLE,         -- n if the choices were independent
+    expected_markov DOUBLE   -- n if each depended on the one before only
 );
 
 -- Attention heads: one row a head and text length.
