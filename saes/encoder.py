@@ -22,6 +22,7 @@ from sparse_rep.config_dictionary import EncoderSettings
 from sparse_rep.errors import ConfigError
 from sparse_rep.kernels import ops
 from sparse_rep.saes.coder import Dictionary
+from sparse_rep.saes.entries import codes_of
 from sparse_rep.saes.firing import FiringCounter
 from sparse_rep.saes.geometric_median import geometric_median
 from sparse_rep.saes.scale import rms_scale
@@ -107,6 +108,13 @@ class EncoderDictionary(Dictionary, ABC):
     def pre_activations(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """Of scaled input, as one matrix: for training by penalties, which act on every latent."""
         return torch.addmm(self.b_enc, self.centred(x), self.W_enc.T)
+
+    def encode_above(self, x: Float[Tensor, "n d"], threshold: Float[Tensor, ""] | Float[Tensor, " m"]) -> SparseCodes:
+        """Codes of scaled input where pre-activations exceed a threshold (one for all, or one a latent)."""
+        rows, latents, values = ops.threshold_encode(
+            x, self.W_enc, self.b_enc, threshold.expand_as(self.b_enc), self.centre, backend=self.backend, check=False
+        )
+        return codes_of(rows, latents, values * self.target_scale, len(x), self.n_latents)
 
     def predict(
         self, values: Float[Tensor, "n k"], indices: Int[Tensor, "n k"], x: Float[Tensor, "n d"]

@@ -18,11 +18,6 @@ def mean_squared_norm(error: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     return error.square().sum(-1).mean()
 
 
-def warmup(tokens_seen: int, warmup_tokens: int) -> float:
-    """Linear rise of a coefficient from 0 to 1 over the first `warmup_tokens` training tokens."""
-    return min(tokens_seen / warmup_tokens, 1.0) if warmup_tokens > 0 else 1.0
-
-
 def active_share(active: Tensor) -> Float[Tensor, ""]:
     """L0: mean over tokens of the number of marked entries, (n, k) or (n, m)."""
     return active.sum(-1, dtype=torch.float32).mean()
