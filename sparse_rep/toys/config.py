@@ -7,12 +7,21 @@ from pydantic import Field
 from sparse_rep.config import Config, TextConfig
 
 
+class ToyTextConfig(TextConfig):
+    """Which text: the sources that are on every machine, each cut so that no single file takes much of it."""
+
+    sources: tuple[str, ...] = ("stdlib", "pip-readmes", "pydoc-topics", "c-headers")
+    """As for every command that reads text."""
+    n_tokens: int | None = Field(default=8_000_000, ge=1)
+    """At most this many tokens, shared by the sources as far as each reaches."""
+    document_tokens: int | None = Field(default=16_384, ge=2)
+    """Tokens kept from the start of each document."""
+
+
 class ToyMoeConfig(Config):
     """A small OLMoE (Muennighoff et al. 2024, arXiv 2409.02060): every MLP is a mixture of small ones."""
 
-    text: TextConfig = TextConfig(
-        sources=("stdlib", "pip-readmes", "pydoc-topics", "c-headers"), n_tokens=8_000_000, document_tokens=16_384
-    )
+    text: ToyTextConfig = ToyTextConfig()
     """What it reads; `context` is also the length it is trained at. The share held out is what it is scored on."""
     vocab_size: int = Field(default=4096, ge=258)
     """Entries of the byte-level BPE vocabulary, which is learned from the training documents."""

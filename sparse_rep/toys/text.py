@@ -77,7 +77,7 @@ def toy_text(folder: Path, config: ToyMoeConfig, reporter: Reporter) -> ToyText:
 def _make(folder: Path, config: ToyMoeConfig, reporter: Reporter) -> str:
     reporter.say(f"reading {', '.join(config.text.sources)}")
     tokenizer = learn_tokenizer(_sample(config.text, config.tokenizer_characters), config.vocab_size)
-    corpus = build_corpus(Store(folder), config.text, tokenizer, reporter)
+    corpus = build_corpus(Store(folder, create=True), config.text, tokenizer, reporter)
     with quiet_transformers():
         tokenizer.save_pretrained(folder / "tokenizer")
     reporter.say(f"{corpus.n_tokens:,} tokens in {len(corpus.docs['doc']):,} documents")
