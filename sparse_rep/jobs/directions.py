@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sparse_rep.hosting.model import HostedModel
-from sparse_rep.jobs.worker import Loaded
+from sparse_rep.jobs.dictionaries import Loaded
 
 ROWS_AT_ONCE = 512
 """Latents whose logits (512 x vocabulary, float32) are held at a time: 100 MB for 49,152 tokens."""

@@ -11,8 +11,10 @@ import transformers
 
 from sparse_rep.config import ExtractConfig, TrainConfig
 from sparse_rep.errors import ConfigError
-from sparse_rep.jobs import extract as job
-from sparse_rep.jobs.extract import extract, sampled_tokens
+from sparse_rep.jobs import coordinator
+from sparse_rep.jobs.codes import sampled_tokens
+from sparse_rep.jobs.dictionaries import find_dictionary
+from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.interop import load_sae_lens
@@ -82,14 +84,14 @@ def test_a_finished_run_is_not_done_again(
     quiet: Reporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "load_model", lambda *a: pytest.fail("the model was loaded again"))
+    monkeypatch.setattr(coordinator, "load_model", lambda *a: pytest.fail("the model was loaded again"))
     assert extract(extract_config(trained["dictionary_id"]), quiet) == extracted
 
 
 def test_one_pass_feeds_several_dictionaries(
     trained: dict[str, Any], train_config: Callable[..., TrainConfig], extract_config: Make, quiet: Reporter
 ) -> None:
-    other = job.find_dictionary(Store(train_config().store), trained["dictionary_id"])
+    other = find_dictionary(Store(train_config().store), trained["dictionary_id"])
     second = train_config(name="second", dictionary={"n_latents": 48, "k": 2})
     from sparse_rep.jobs.training import train_dictionary
 
