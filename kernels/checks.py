@@ -62,7 +62,11 @@ def require_dictionary(x: Tensor, atoms: Tensor, gram: Tensor | None) -> None:
     if gram is not None:
         if gram.shape != (len(atoms), len(atoms)):
             raise ValueError(f"gram {tuple(gram.shape)} must be (m, m) = ({len(atoms)}, {len(atoms)})")
-        require_same("gram", gram, "atoms", atoms)
+        require_device("gram", gram, atoms)
+        if gram.dtype != gram_dtype(atoms.dtype):
+            raise ValueError(
+                f"gram is {gram.dtype}; for atoms of {atoms.dtype}, ops.gram_matrix gives {gram_dtype(atoms.dtype)}"
+            )
         require_contiguous(gram=gram)
 
 
@@ -79,6 +83,11 @@ def require_unit_rows(atoms: Tensor) -> None:
 def require_finite(name: str, tensor: Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} holds NaN or infinite values; find the token that makes them before encoding")
+
+
+def gram_dtype(dtype: torch.dtype) -> torch.dtype:
+    """fp16 for bf16 atoms: a Gram matrix's entries lie in [-1, 1], where it is eight times as precise in as many bytes."""
+    return torch.float16 if dtype == torch.bfloat16 else dtype
 
 
 def require_same(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:

@@ -64,10 +64,10 @@ def _order(m: int, device: torch.device) -> Tensor:
     return torch.stack([row, col], -1)[rank.argsort()].to(torch.int32).contiguous().to(device)
 
 
-def symmetric_product(atoms: Tensor, programs: int) -> Tensor:
-    """(m, m) in the atoms' dtype; m and d must be multiples of 8, as a TMA row is of 16 bytes."""
+def symmetric_product(atoms: Tensor, dtype: torch.dtype, programs: int) -> Tensor:
+    """(m, m) in a 16-bit dtype; m and d must be multiples of 8, as a TMA row is of 16 bytes."""
     m, d = atoms.shape
-    gram = atoms.new_empty((m, m))
+    gram = atoms.new_empty((m, m), dtype=dtype)
     order = _order(m, atoms.device)
     programs = min(programs, len(order))
     gram_kernel[(programs,)](

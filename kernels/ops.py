@@ -177,7 +177,9 @@ def sparse_decode(
 
 
 def gram_matrix(atoms: Float[Tensor, "m d"], *, backend: Backend = "auto") -> Float[Tensor, "m m"]:
-    """`atoms atoms^T` in the atoms' dtype with its diagonal exactly 1: build it once for a dictionary that does not change.
+    """`atoms atoms^T`, its diagonal exactly 1: build it once for a dictionary that does not change.
+
+    In the atoms' dtype, but fp16 for bf16 atoms: entries lie in [-1, 1], where fp16 is the more precise.
 
     No gradient flows through it: `matching_pursuit`'s own is complete. Raises ValueError where atoms are not a matrix.
     """
@@ -212,7 +214,10 @@ def matching_pursuit(
     Raises ValueError where shapes, dtypes or devices disagree, k < 1, the Gram method is asked for and over budget or, with
     `check`, x is not finite or a row of atoms is not of unit norm.
     """
-    x, atoms, gram = _autocast(x, atoms, gram)
+    wide = atoms.dtype
+    x, atoms = _autocast(x, atoms)
+    if gram is not None and atoms.dtype != wide:
+        gram = gram.to(checks.gram_dtype(atoms.dtype))
     checks.require_dictionary(x, atoms, gram)
     checks.require_steps(k)
     if check:

@@ -46,13 +46,18 @@ def _tile_at(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 
 
 @triton.jit
-def _write_part(part, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max, G: tl.constexpr, PRE: tl.constexpr):
+def _write_part(
+    part, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max,
+    G: tl.constexpr, PRE: tl.constexpr, MAGNITUDE: tl.constexpr,
+):  # fmt: skip
     BM: tl.constexpr = part.shape[0]
     BN: tl.constexpr = part.shape[1]
     cols = col + tl.arange(0, BN)
     # Columns past m become -inf: they lose against every real latent, ties included, for their index is higher.
     bias = tl.load(bias_ptr + cols, mask=cols < m, other=float("-inf"))
     pre = part + bias[None, :]
+    if MAGNITUDE:
+        pre = tl.where((cols < m)[None, :], tl.abs(pre), float("-inf"))
     if PRE:
         pre_desc.store([row, col], pre.to(pre_desc.dtype))
     # Rounding is monotone: the rounded maximum is the maximum of the rounded values.
@@ -68,7 +73,7 @@ def _write_part(part, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max
 def product_kernel(
     x_desc, w_desc, pre_desc, bias_ptr, max_ptr, row0, rows, m, d, stride_max,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, G: tl.constexpr, PRE: tl.constexpr, PROGRAMS: tl.constexpr,
-    GROUP_M: tl.constexpr,
+    GROUP_M: tl.constexpr, MAGNITUDE: tl.constexpr,
 ):  # fmt: skip
     tiles_m = tl.cdiv(rows, BM)
     tiles_n = tl.cdiv(m, BN)
@@ -86,8 +91,8 @@ def product_kernel(
         tile_m, tile_n = _tile_at(done, tiles_m, tiles_n, GROUP_M)
         left, right = tl.split(tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1)))
         row, col = tile_m * BM, tile_n * BN
-        _write_part(left, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max, G, PRE)
-        _write_part(right, row, col + BN // 2, rows, m, bias_ptr, pre_desc, max_ptr, stride_max, G, PRE)
+        _write_part(left, row, col, rows, m, bias_ptr, pre_desc, max_ptr, stride_max, G, PRE, MAGNITUDE)
+        _write_part(right, row, col + BN // 2, rows, m, bias_ptr, pre_desc, max_ptr, stride_max, G, PRE, MAGNITUDE)
 
 
 @triton.jit
@@ -187,7 +192,7 @@ class Product:
             TensorDescriptor.from_tensor(pre, [tile.rows, tile.columns // 2]),
             self.bias, maxima, row0, len(pre), m, d, self.n_groups,
             BM=tile.rows, BN=tile.columns, BK=tile.depth, G=self.width, PRE=True, PROGRAMS=programs, GROUP_M=tile.band,
-            num_stages=tile.stages if pre.dtype.itemsize == 2 else 3, num_warps=tile.warps,
+            MAGNITUDE=False, num_stages=tile.stages if pre.dtype.itemsize == 2 else 3, num_warps=tile.warps,
         )  # fmt: skip
 
     def _run_cublas(self, row0: int, pre: Tensor, maxima: Tensor) -> None:
@@ -200,3 +205,22 @@ class Product:
         group_max_kernel[(len(pre), triton.cdiv(self.n_groups, block))](
             pre, maxima, pre.stride(0), self.n_groups, BLOCK=block, G=self.width
         )
+
+
+def group_maxima(x: Tensor, W: Tensor, magnitude: bool, tile: Tile = Tile()) -> Tensor:
+    """(n, m / `group_width(m)`) fp32: the largest of x W^T (of its magnitude, if asked) in each group of columns.
+
+    The product itself is written nowhere. For operands that `fused` accepts.
+    """
+    (n, d), m = x.shape, len(W)
+    width = group_width(m)
+    maxima = torch.empty((n, -(-m // width)), dtype=torch.float32, device=x.device)
+    rows = TensorDescriptor.from_tensor(x, [tile.rows, tile.depth])
+    programs = min(programs_on(x.device), -(-n // tile.rows) * -(-m // tile.columns))
+    product_kernel[(programs,)](
+        rows, TensorDescriptor.from_tensor(W, [tile.columns, tile.depth]), rows,
+        torch.zeros(m, device=x.device), maxima, 0, n, m, d, maxima.shape[1],
+        BM=tile.rows, BN=tile.columns, BK=tile.depth, G=width, PRE=False, PROGRAMS=programs, GROUP_M=tile.band,
+        MAGNITUDE=magnitude, num_stages=tile.stages, num_warps=tile.warps,
+    )  # fmt: skip
+    return maxima

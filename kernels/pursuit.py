@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sparse_rep.kernels import pursuit_torch
+from sparse_rep.kernels.checks import gram_dtype
 from sparse_rep.kernels.dispatch import Choice
 
 Method = Literal["auto", "gram", "product"]
@@ -17,14 +19,24 @@ SCORE_BYTES = 512 * 2**20
 
 
 def gram_matrix(atoms: Tensor, choice: Choice = "torch") -> Tensor:
-    """`atoms atoms^T (m, m)` in the atoms' dtype, its diagonal exactly 1."""
+    """`atoms atoms^T (m, m)`, its diagonal exactly 1, in `gram_dtype` of the atoms'."""
     atoms = atoms.detach()
     if choice == "triton" and len(atoms) % 8 == 0:
         from sparse_rep.kernels import gram, product
 
         if product.fused(atoms, atoms):
-            return gram.symmetric_product(atoms, product.programs_on(atoms.device)).fill_diagonal_(1)
-    return (atoms @ atoms.T).fill_diagonal_(1)
+            programs = product.programs_on(atoms.device)
+            return gram.symmetric_product(atoms, gram_dtype(atoms.dtype), programs).fill_diagonal_(1)
+    return fp32_sums(atoms, atoms).to(gram_dtype(atoms.dtype)).fill_diagonal_(1)
+
+
+def fp32_sums(x: Tensor, atoms: Tensor) -> Tensor:
+    """x atoms^T with its sums kept in fp32 (fp64 for fp64) whatever the operands are."""
+    if x.dtype.itemsize >= 4:
+        return x @ atoms.T
+    if x.is_cuda:
+        return torch.mm(x, atoms.T, out_dtype=torch.float32)
+    return x.float() @ atoms.float().T
 
 
 def gram_bytes(atoms: Tensor) -> int:
@@ -62,9 +74,8 @@ class MatchingPursuit(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         if method == "product":
             # Enough rows a block that a product is worth its launch; the scores of a block are all it keeps.
-            # torch on every device: searching by the top-k kernel's group maxima took 40.2 ms where this takes 37.8
-            # (H100, 2304 x 65,536, k=8, of which eight products are 26).
-            codes = pursuit_torch.product_pursuit(x, atoms, k, tol, nonnegative, SCORE_BYTES).tensors()
+            run = _product_pursuit(x, atoms, choice)
+            codes = run(x, atoms, k, tol, nonnegative, SCORE_BYTES).tensors()
         elif choice == "triton":
             from sparse_rep.kernels import pursuit_triton
 
@@ -91,3 +102,13 @@ class MatchingPursuit(torch.autograd.Function):
 
 def _gram(atoms: Tensor, gram: Tensor | None, choice: Choice) -> Tensor:
     return gram_matrix(atoms, choice) if gram is None else gram
+
+
+def _product_pursuit(x: Tensor, atoms: Tensor, choice: Choice) -> Callable[..., pursuit_torch.Codes]:
+    if choice == "triton":
+        from sparse_rep.kernels import pursuit_product
+        from sparse_rep.kernels.product import fused
+
+        if fused(x, atoms):
+            return pursuit_product.product_pursuit
+    return pursuit_torch.product_pursuit

@@ -18,8 +18,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse_rep.kernels.pursuit import fp32_sums
+
 MAX_ATOMS = 32_768
 """Correlations that one program can hold in registers."""
+
+NEAR_TIE = 2.0**-11
+"""Correlations closer than this share of the best are computed anew: a few times what the Gram matrix's rounding can move
+them. On random tokens that is one step in a hundred."""
 
 BACKWARD_BYTES = 256 * 2**20
 """Buffer of the backward's per-use rows; tokens are taken in chunks that fit."""
@@ -32,13 +38,17 @@ def _earlier_best(score_a, code_a, score_b, code_b):
 
 
 @triton.jit
-def _best_by_column(c, code, SIGNED: tl.constexpr):
-    """Down the rows of a piece, which lie in one thread: the best score of each column and its code, earlier rows first."""
-    score = c
+def _score_and_code(c, index, SIGNED: tl.constexpr):
+    """What is searched for the largest, and twice the atom's index plus the sign, so that the value can be told from it."""
     if SIGNED:
-        # The sign travels in the lowest bit, so that the value can be told from the score.
-        score = tl.abs(c)
-        code = code | (c < 0).to(tl.int32)
+        return tl.abs(c), index * 2 | (c < 0).to(tl.int32)
+    return c, index * 2
+
+
+@triton.jit
+def _best_by_column(c, index, SIGNED: tl.constexpr):
+    """Down the rows of a piece, which lie in one thread: the best score of each column and its code, earlier rows first."""
+    score, code = _score_and_code(c, index, SIGNED)
     return tl.reduce((score, code), 0, _earlier_best)
 
 
@@ -50,10 +60,23 @@ def _pack(score, code):
 
 
 @triton.jit
+def _next_near(c, index, after, floor, SIGNED: tl.constexpr):
+    """The lowest atom past `after` whose score is above `floor`."""
+    score = tl.abs(c) if SIGNED else c
+    return tl.min(tl.min(tl.where((score > floor) & (index > after), index, 0x7FFFFFFF), axis=0), axis=0)
+
+
+@triton.jit
+def _count_near(c, floor, SIGNED: tl.constexpr):
+    score = tl.abs(c) if SIGNED else c
+    return tl.sum(tl.sum((score > floor).to(tl.int32), axis=0), axis=0)
+
+
+@triton.jit
 def pursuit_kernel(
     corr_ptr, gram_ptr, x_ptr, atoms_ptr, norm2_ptr, values_ptr, indices_ptr, norms_ptr, k, m, d, tol,
     R1: tl.constexpr, R2: tl.constexpr, C: tl.constexpr, D2: tl.constexpr, K2: tl.constexpr,
-    SIGNED: tl.constexpr, CARRY: tl.constexpr,
+    SIGNED: tl.constexpr, CARRY: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     corr_ptr += row * m
@@ -61,11 +84,11 @@ def pursuit_kernel(
     first = tl.arange(0, R1)[:, None] * C + columns
     # Past the last atom correlations are 0: never above 0, so never chosen.
     c1 = tl.load(corr_ptr + first, mask=first < m, other=0.0, eviction_policy="evict_first").to(tl.float32)
-    best = _pack(*_best_by_column(c1, first * 2, SIGNED))
+    best = _pack(*_best_by_column(c1, first, SIGNED))
     if R2 > 0:
         second = R1 * C + tl.arange(0, R2)[:, None] * C + columns
         c2 = tl.load(corr_ptr + second, mask=second < m, other=0.0, eviction_policy="evict_first").to(tl.float32)
-        best = tl.maximum(best, _pack(*_best_by_column(c2, second * 2, SIGNED)))
+        best = tl.maximum(best, _pack(*_best_by_column(c2, second, SIGNED)))
     pick = tl.max(best, axis=0)
     norm2 = tl.load(norm2_ptr + row)
     features = tl.arange(0, D2)
@@ -74,6 +97,29 @@ def pursuit_kernel(
     step = tl.full((), 0, tl.int32)
     alive = (tl.sqrt(norm2) > tol) & (pick > 0)
     while (step < k) & alive:
+        if not CARRY:
+            floor = (pick >> 32).to(tl.int32).to(tl.float32, bitcast=True) * (1 - NEAR)
+            near = _count_near(c1, floor, SIGNED)
+            if R2 > 0:
+                near += _count_near(c2, floor, SIGNED)
+            if near > 1:
+                # x minus the decoded prefix, from the picks that this program has stored.
+                tl.debug_barrier()
+                left = tl.load(x_ptr + row * d + features, mask=features < d, other=0.0).to(tl.float32)
+                for s in range(0, step):
+                    used = tl.load(indices_ptr + row * k + s)
+                    a = tl.load(atoms_ptr + used * d + features, mask=features < d, other=0.0).to(tl.float32)
+                    left -= tl.load(values_ptr + row * k + s) * a
+                candidate = tl.full((), -1, tl.int32)
+                pick = tl.full((), 0, tl.int64)
+                for _ in range(0, near):
+                    following = _next_near(c1, first, candidate, floor, SIGNED)
+                    if R2 > 0:
+                        following = tl.minimum(following, _next_near(c2, second, candidate, floor, SIGNED))
+                    candidate = following
+                    a = tl.load(atoms_ptr + candidate.to(tl.int64) * d + features, mask=features < d, other=0.0)
+                    exact = tl.sum(a.to(tl.float32) * left, axis=0)
+                    pick = tl.maximum(pick, _pack(*_score_and_code(exact, candidate, SIGNED)))
         code = 0x7FFFFFFF - (pick & 0x7FFFFFFF).to(tl.int32)
         atom = (code >> 1).to(tl.int64)
         gram_row = gram_ptr + atom * m
@@ -91,10 +137,10 @@ def pursuit_kernel(
                 value = tl.where((code & 1) == 1, -value, value)
             norm2 = tl.maximum(norm2 - value * value, 0.0)
         c1 -= value * g1.to(tl.float32)
-        best = _pack(*_best_by_column(c1, first * 2, SIGNED))
+        best = _pack(*_best_by_column(c1, first, SIGNED))
         if R2 > 0:
             c2 -= value * g2.to(tl.float32)
-            best = tl.maximum(best, _pack(*_best_by_column(c2, second * 2, SIGNED)))
+            best = tl.maximum(best, _pack(*_best_by_column(c2, second, SIGNED)))
         tl.store(values_ptr + row * k + step, value)
         tl.store(indices_ptr + row * k + step, atom)
         tl.store(norms_ptr + row * k + step, tl.sqrt(norm2))
@@ -172,7 +218,8 @@ def gram_pursuit(
     """Values (n, k) fp32, indices (n, k) int64, norms (n, k) fp32.
 
     In fp32 the residual is carried along: values and norms are those of x minus the decoded prefix. In 16 bits they
-    follow the recursion c -= v * gram[j], whose error the Gram matrix's rounding sets.
+    follow the recursion c -= v * gram[j], whose error the Gram matrix's rounding sets; where that could change the pick,
+    the correlations in question are computed from the residual itself.
     """
     (n, d), m = x.shape, len(atoms)
     values = torch.empty((n, k), dtype=torch.float32, device=x.device)
@@ -180,7 +227,8 @@ def gram_pursuit(
     norms = torch.empty((n, k), dtype=torch.float32, device=x.device)
     if n == 0:
         return values, indices, norms
-    correlations = _correlations(x, atoms)
+    # In 16 bits: rounding the first correlations would alone cost picks half a percent.
+    correlations = fp32_sums(x, atoms)
     norm2 = x.float().square().sum(-1)
     if warps is None:
         warps, registers = launch(m, x.dtype == torch.float32)
@@ -189,16 +237,9 @@ def gram_pursuit(
     pursuit_kernel[(n,)](
         correlations, gram, x, atoms, norm2, values, indices, norms, k, m, d, tol,
         R1=R1, R2=R2, C=columns, D2=triton.next_power_of_2(d), K2=triton.next_power_of_2(k),
-        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, num_warps=warps, maxnreg=registers,
+        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, NEAR=NEAR_TIE, num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return values, indices, norms
-
-
-def _correlations(x: Tensor, atoms: Tensor) -> Tensor:
-    """x atoms^T in fp32: rounding the first correlations to 16 bits would alone cost picks half a percent."""
-    if x.dtype == torch.float32 or not x.is_cuda:
-        return x.float() @ atoms.float().T
-    return torch.mm(x, atoms.T, out_dtype=torch.float32)
 
 
 def pursuit_backward(grad: Tensor, x: Tensor, atoms: Tensor, values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,21 +85,23 @@ def test_a_worked_case(backend, device):
     torch.testing.assert_close(norms[0], torch.tensor([0.8, 0.0, 0.0, 0.0], device=device))
 
 
+@pytest.mark.parametrize("method", ["gram", "product"])
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
-def test_edge_rows_stop_and_leave_the_others_alone(backend, device, poisoned):
+def test_edge_rows_stop_and_leave_the_others_alone(backend, method, device, poisoned):
     x, atoms = dictionary(4, 40, 90, device)
     atoms[70] = atoms[20]  # duplicates: the lower index is chosen
     x[0] = 0
     x[1] = float("nan")
     x[2] = 5 * atoms[70]
-    values, indices, norms = ops.matching_pursuit(x, atoms, 5, tol=1e-3, backend=backend, check=False)
+    values, indices, norms = ops.matching_pursuit(x, atoms, 5, tol=1e-3, method=method, backend=backend, check=False)
     assert (indices[:2] == -1).all()
     assert (values[:2] == 0).all()
     assert norms[1].isnan().all()
+    assert (norms[2] < 1e-3).all()
     assert indices[2].tolist() == [20, -1, -1, -1, -1]
     assert float(values[2, 0]) == pytest.approx(5, rel=1e-5)
     assert (indices[3] >= 0).all()
-    alone = ops.matching_pursuit(x[3:], atoms, 5, tol=1e-3, backend=backend)
+    alone = ops.matching_pursuit(x[3:], atoms, 5, tol=1e-3, method=method, backend=backend)
     assert torch.equal(indices[3:], alone[1])
 
 
@@ -126,19 +130,18 @@ def test_gradients_equal_those_through_the_unrolled_loop(shape, backend, device,
 def test_the_gram_matrix_is_symmetric_and_complete(m, dtype, device, poisoned):
     _, atoms = dictionary(1, 80, m, device, dtype)
     gram = ops.gram_matrix(atoms, backend="triton")
+    assert gram.dtype == (torch.float16 if dtype == torch.bfloat16 else dtype)
     assert torch.equal(gram, gram.T)
     assert (gram.diagonal() == 1).all()
     exact = (atoms.double() @ atoms.double().T).fill_diagonal_(1)
-    assert (gram.double() - exact).abs().max() < {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}[dtype]
+    assert (gram.double() - exact).abs().max() < {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 5e-4}[dtype]
 
 
 def test_gradients_are_exact_in_fp64():
     x, atoms = dictionary(3, 6, 10, "cpu", torch.float64)
     leaves = (x.requires_grad_(), atoms.requires_grad_())
-    for backend in ("auto", "reference"):
-        assert torch.autograd.gradcheck(
-            lambda *args, backend=backend: ops.matching_pursuit(*args, 4, backend=backend, check=False)[0], leaves
-        )
+    for run in (partial(ops.matching_pursuit, backend="auto"), partial(ops.matching_pursuit, backend="reference")):
+        assert torch.autograd.gradcheck(lambda a, b, run=run: run(a, b, 4, check=False)[0], leaves)
 
 
 @settings(max_examples=25, deadline=None)
@@ -150,22 +153,43 @@ def test_pursuit_never_increases_the_residual(seed, k, nonnegative):
     assert (torch.cat([scale, norms], 1).diff(dim=-1) <= 1e-6 * scale).all()
 
 
+def near_ties(n, d, m, device, dtype, nonnegative):
+    """Atoms in pairs nearly equal, and of many tokens the n whose third pick is the closest call."""
+    x, atoms = dictionary(400 * n, d, m, "cpu")
+    twins = atoms + 1e-4 * torch.randn(atoms.shape, generator=torch.Generator().manual_seed(3))
+    atoms = torch.nn.functional.normalize(torch.cat([atoms, twins]), dim=-1).to(dtype)
+    x = torch.nn.functional.normalize(x, dim=-1).to(dtype)
+    values, indices, _ = reference.matching_pursuit(x.double(), atoms.double(), 2, nonnegative=nonnegative)
+    scores = residuals(x, atoms, values, indices)[:, -1] @ atoms.double().T
+    best = (scores if nonnegative else scores.abs()).topk(2).values
+    close = (best[:, 0] / best[:, 1] - 1).argsort()[:n]
+    return x[close].to(device), atoms.to(device)
+
+
+@pytest.mark.parametrize("method", ["gram", "product"])
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16] if CUDA else [torch.float16], ids=str)
+def test_16_bit_pursuit_settles_near_ties_by_the_residual(dtype, nonnegative, method, device, poisoned):
+    x, atoms = near_ties(8, 48, 100, device, dtype, nonnegative)
+    _, indices, _ = ops.matching_pursuit(x, atoms, 4, nonnegative=nonnegative, method=method, backend="triton")
+    expected = reference.matching_pursuit(x.double(), atoms.double(), 4, nonnegative=nonnegative)[1]
+    assert torch.equal(indices, expected)
+
+
 @pytest.mark.skipif(not CUDA, reason="bf16 products need a GPU")
 @pytest.mark.gpu
+@pytest.mark.parametrize("method", ["gram", "product"])
 @pytest.mark.parametrize("shape", [(200, 768, 24_576, 32), (200, 2304, 16_384, 64), (200, 576, 4608, 32)], ids=str)
-def test_bf16_picks_are_within_a_hundredth_of_the_best(shape, device, poisoned):
+def test_bf16_pursuit_ends_where_the_oracle_does(shape, method, device, poisoned):
     n, d, m, k = shape
     x, atoms = dictionary(n, d, m, device, torch.bfloat16)
-    values, indices, norms = ops.matching_pursuit(x, atoms, k)
+    values, indices, norms = ops.matching_pursuit(x, atoms, k, method=method)
     left = residuals(x, atoms, values, indices)
     for step in range(k):
         scores = left[:, step] @ atoms.double().T
         assert (scores.gather(1, indices[:, step, None])[:, 0] >= 0.99 * scores.amax(-1)).all(), step
-    # A row whose near-tie goes the other way follows another greedy path from there; a few end 1 % off, as often better as worse.
     oracle = reference.matching_pursuit(x.double(), atoms.double(), k)[2][:, -1]
-    relative = left[:, -1].norm(dim=-1) / oracle - 1
-    assert relative.abs().mean() < 1e-3
-    assert relative.abs().max() < 3e-2
+    assert (left[:, -1].norm(dim=-1) / oracle - 1).abs().max() < 1e-3
     assert ((norms[:, -1] - left[:, -1].norm(dim=-1)).abs() < 1e-3 * x.double().norm(dim=-1)).all()
 
 
