@@ -272,17 +272,121 @@ CREATE TABLE expert_paths (
     expected_markov DOUBLE   -- n if each depended on the one before only
 );
 
--- Attention heads: one row a head and text length.
+-- Attention heads: one row a head and text length, averaged over texts, and over the queries of a text with equal weight.
 CREATE TABLE heads (
-    run_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER,
-    sink DOUBLE, local DOUBLE, previous DOUBLE, induction DOUBLE,
-    entropy DOUBLE, keys90 DOUBLE, class VARCHAR
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer        USMALLINT,
+    head         USMALLINT,
+    kv_head      USMALLINT,  -- the key-value head it reads
+    length       UINTEGER,   -- tokens of a text as the model read it, BOS included
+    n_texts      UINTEGER,   -- texts of that length
+    "window"     UINTEGER,   -- keys a query may see (sliding window); NULL: all before it
+    sink         DOUBLE,     -- mass on the first 4 keys
+    learned_sink DOUBLE,     -- mass taken by the head's own sink logit (gpt-oss), which belongs to no key; else 0
+    local        DOUBLE,     -- mass on the 64 nearest keys, its own included
+    previous     DOUBLE,     -- mass on the key just before
+    induction    DOUBLE,     -- mass on keys just after the (up to 8 latest) earlier occurrences of the query's token
+    induction_chance DOUBLE, -- the same if each query spread its mass evenly: what induction is to be read against
+    distance     DOUBLE,     -- mean distance from query to key, in tokens
+    entropy      DOUBLE,     -- nats
+    keys90       DOUBLE,     -- mean number of keys that hold 90, 95, 99 % of a query's mass, on a sample of queries
+    keys95       DOUBLE,
+    keys99       DOUBLE,
+    n_queries    UINTEGER,   -- queries a text in that sample
+    class        VARCHAR,    -- best of local, sink-local, columns, diagonals, blocks at an equal number of pairs; diffuse where none
+    class_recall DOUBLE,     -- mass that the best one keeps
+    class_margin DOUBLE,     -- by how much it is ahead of the second
+    class_budget DOUBLE,     -- share of the visible pairs each may keep
+    write_norm   DOUBLE,     -- mean norm of what the head writes to the residual stream
+    write_share  DOUBLE      -- its share of the summed squared norms written by the heads of its layer
 );
 
+-- The same before averaging: one row a head and text, there while a run is live.
+CREATE TABLE head_texts (
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER,
+    tok_lo       UINTEGER,   -- first token of the text
+    kv_head USMALLINT, "window" UINTEGER,
+    sink DOUBLE, learned_sink DOUBLE, local DOUBLE, previous DOUBLE, induction DOUBLE, induction_chance DOUBLE,
+    distance DOUBLE, entropy DOUBLE, keys90 DOUBLE, keys95 DOUBLE, keys99 DOUBLE, n_queries UINTEGER,
+    recall_local DOUBLE, recall_sink_local DOUBLE, recall_columns DOUBLE, recall_diagonals DOUBLE, recall_blocks DOUBLE,
+    class_budget DOUBLE, write_norm DOUBLE, write_share DOUBLE
+);
+
+-- What each sparse-attention method keeps of each head, averaged over texts: one row a head, length, method, config and budget.
 CREATE TABLE head_methods (
-    run_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER,
-    method VARCHAR, config VARCHAR, budget DOUBLE, density DOUBLE,
-    recall_mean DOUBLE, recall_p5 DOUBLE, oracle DOUBLE, out_err DOUBLE, applies BOOLEAN
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER,
+    n_texts      UINTEGER,
+    method       VARCHAR,
+    config       VARCHAR,    -- the method's settings, JSON
+    budget       DOUBLE,     -- share of visible pairs asked for; NULL: the paper's own settings
+    density      DOUBLE,     -- pairs kept / visible pairs (causal ones, inside the layer's window)
+    block_density DOUBLE,    -- the same when whole 128 x 128 blocks are computed
+    recall_mean  DOUBLE,     -- softmax mass on kept keys, mean over queries
+    recall_p5    DOUBLE,     -- its 5th percentile over queries
+    rows_below_90 DOUBLE,    -- share of queries with recall below 0.9
+    recall_rest  DOUBLE,     -- recall of the mass beyond the first 4 keys: what is left when the sink is easy
+    oracle       DOUBLE,     -- best possible recall_mean at this mask's own count in every row (of blocks or keys)
+    granularity  VARCHAR,    -- block or token: what the oracle chooses
+    out_err      DOUBLE,     -- ||o_sparse - o_dense|| / ||o_dense|| over all queries, before W_O
+    bound        DOUBLE,     -- largest ||o - o'|| / (2 (1 - recall) max ||v||) of a query: never above 1
+    pairs_read   DOUBLE,     -- logits computed to choose, as a share of visible pairs
+    first_row    UINTEGER,   -- queries before this one are not scored (decode methods)
+    applies      VARCHAR,    -- prefill, decode or n/a
+    reason       VARCHAR,    -- why not, for n/a; the figures are NULL then
+    notes        VARCHAR     -- JSON
+);
+
+-- The same before averaging: one row a head, text, method and budget, there while a run is live.
+CREATE TABLE head_method_texts (
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
+    method VARCHAR, config VARCHAR, budget DOUBLE, density DOUBLE, block_density DOUBLE,
+    recall_mean DOUBLE, recall_p5 DOUBLE, rows_below_90 DOUBLE, recall_rest DOUBLE, oracle DOUBLE, granularity VARCHAR,
+    out_err DOUBLE, bound DOUBLE, pairs_read DOUBLE, first_row UINTEGER, applies VARCHAR, reason VARCHAR, notes VARCHAR
+);
+
+-- Mass by distance from query to key, in bins that double: [0,1) [1,2) [2,4) [4,8) ...
+CREATE TABLE head_distances (
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
+    lo UINTEGER, hi UINTEGER,
+    mass DOUBLE              -- mean over queries; sums to 1 less learned_sink
+);
+
+-- Block-mass maps, of the layers asked for (`profile heads --maps`): mean mass of a block of queries on a block of keys.
+CREATE TABLE head_maps (
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
+    block  USMALLINT,        -- tokens a block
+    q_block USMALLINT,       -- queries q_block * block and on
+    mass   FLOAT[]           -- on key blocks 0..q_block; sums to 1 less learned_sink
+);
+
+-- The strongest keys of some queries of each head, for reading on the text itself.
+CREATE TABLE head_links (
+    run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
+    tok     UINTEGER,        -- the query's token
+    rank    UTINYINT,        -- 1 is the strongest key
+    key_tok UINTEGER,        -- the key's token; NULL: BOS
+    mass    FLOAT
+);
+
+-- Heads ranked by what they write on each token: sparse codes whose units are heads, layer * heads + head.
+CREATE TABLE head_writes (
+    run_id VARCHAR, corpus_id VARCHAR,
+    tok  UINTEGER,
+    rank UTINYINT,           -- 1 writes most
+    unit UINTEGER,           -- layer * heads a layer + head
+    norm FLOAT               -- of what it adds to the residual stream
+);
+
+-- The causal score: a model with a method on some heads against itself, on the same tokens.
+CREATE TABLE head_effects (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer  USMALLINT,        -- NULL: heads of all layers
+    head   USMALLINT,        -- NULL: all heads of the layer
+    length UINTEGER, n_texts UINTEGER,
+    method VARCHAR, config VARCHAR, budget DOUBLE,
+    loss_dense DOUBLE,       -- nats a token
+    loss       DOUBLE,       -- with the method
+    kl         DOUBLE        -- KL(dense || with the method), nats a token
 );
 
 -- Latents of two dictionaries matched to each other.
