@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.codes import SparseCodes
 from sparse_rep.config_dictionary import EncoderSettings
-from sparse_rep.errors import ConfigError
 from sparse_rep.kernels import ops
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.entries import codes_of
@@ -33,8 +32,7 @@ class EncoderDictionary(Dictionary, ABC):
     """A dictionary whose codes are made of pre-activations. Final classes add `encode`, `loss` and what they count by.
 
     `d_out` makes it a transcoder: it predicts `batch.target` (n, d_out) at another hook from x (Dunefsky et al. 2024, arXiv
-    2406.11944); with `config.skip` it has a linear map beside the latents (Paulo et al. 2025, arXiv 2501.18823). Raises
-    ConfigError for a skip without another hook: it would explain everything.
+    2406.11944); with `config.skip` it has a linear map beside the latents (Paulo et al. 2025, arXiv 2501.18823).
     """
 
     def __init__(
@@ -42,8 +40,7 @@ class EncoderDictionary(Dictionary, ABC):
     ) -> None:
         super().__init__()
         self.transcodes = d_out is not None
-        if config.skip and not self.transcodes:
-            raise ConfigError("a skip connection needs another hook to predict: give target_hook, or leave skip out")
+        assert self.transcodes or not config.skip, "a skip connection to its own input would explain everything"
         self.backend: ops.Backend = backend
         self.n_latents, self.d_in, self.d_out = config.n_latents, d_in, d_in if d_out is None else d_out
         self.W_enc = nn.Parameter(torch.zeros(self.n_latents, self.d_in))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sparse_rep.config_dictionary import DictionarySettings
-from sparse_rep.errors import ConfigError
 from sparse_rep.kernels import ops
 from sparse_rep.saes.coder import Dictionary
 
@@ -27,14 +26,7 @@ def coder_of(config_class: type[DictionarySettings]) -> Callable[[C], C]:
 
 
 def build_coder(config: DictionarySettings, d_in: int, backend: ops.Backend = "auto", d_out: int | None = None) -> Any:
-    """The coder of a config, its weights still unset. `d_out` makes it a transcoder to another hook.
-
-    Raises ConfigError for an architecture that cannot be one.
-    """
+    """The coder of a config, its weights still unset. `d_out` makes one with an encoder a transcoder to another hook."""
     importlib.import_module(f"sparse_rep.saes.{config.kind}")
     coder: Any = _CODERS[type(config)]
-    if d_out is None:
-        return coder(config, d_in, backend)
-    if not hasattr(config, "skip"):
-        raise ConfigError(f"{config.kind} codes by the atoms it decodes with and cannot predict another hook")
-    return coder(config, d_in, backend, d_out)
+    return coder(config, d_in, backend) if d_out is None else coder(config, d_in, backend, d_out)

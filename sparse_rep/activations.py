@@ -60,6 +60,8 @@ class ActivationSource(ABC):
     """
 
     d_in: int
+    d_out: int | None = None
+    """Width of the targets, where batches carry them."""
 
     @abstractmethod
     def chunks(self, start: int = 0) -> Iterator[ActivationBatch]: ...

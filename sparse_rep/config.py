@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparse_rep.config_base import Config as Config
 from sparse_rep.config_dictionary import DictionaryConfig as DictionaryConfig
+from sparse_rep.config_dictionary import EncoderSettings
 from sparse_rep.config_dictionary import TopKConfig as TopKConfig
 
 
@@ -59,6 +60,8 @@ class TrainConfig(Config):
     """The model looked into."""
     hook: str = "blocks.9.hook_resid_post"
     """Hook point, by its TransformerLens name."""
+    target_hook: str | None = None
+    """Another hook point to predict: makes the dictionary a transcoder, e.g. from an MLP's input to its output."""
     text: TextConfig = TextConfig()
     """What it reads."""
     dictionary: DictionaryConfig = TopKConfig()
@@ -91,6 +94,18 @@ class TrainConfig(Config):
     """Which implementation of the sparse operations runs."""
     store: Path = Path("store")
     """Directory of the store."""
+
+    @model_validator(mode="after")
+    def _one_hook_or_two(self) -> Self:
+        if self.target_hook is not None and not isinstance(self.dictionary, EncoderSettings):
+            raise ValueError(
+                f"{self.dictionary.kind} codes by the atoms it decodes with: it cannot predict target_hook"
+            )
+        if self.target_hook is None and isinstance(self.dictionary, EncoderSettings) and self.dictionary.skip:
+            raise ValueError(
+                "a skip connection to its own input would explain everything: give target_hook, or no skip"
+            )
+        return self
 
 
 class CaptureConfig(Config):

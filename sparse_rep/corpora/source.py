@@ -52,9 +52,10 @@ def captured(
 class ModelActivations(ActivationSource):
     """Activations at one hook over the documents of one split of a corpus, without those that would drown the rest.
 
-    Left out are the first `skip_positions` positions of each window (BOS counts as one) and tokens whose norm exceeds
-    `max_norm_ratio` times the median: at some layers a few tokens carry nearly all variance. The median is taken once over
-    the first chunk, after the skipped positions, and rounded to 4 digits so that it is the same wherever it is taken.
+    With a `target_hook`, those at another beside them, as the batches' `target`. Left out are the first `skip_positions`
+    positions of each window (BOS counts as one) and tokens whose norm, at either hook, exceeds `max_norm_ratio` times the
+    median: at some layers a few tokens carry nearly all variance. The median is taken once over the first chunk, after the
+    skipped positions, and rounded to 4 digits so that it is the same wherever it is taken.
 
     A chunk is a fixed group of windows of about `tokens_per_chunk` tokens, sorted by `tok`; fewer rows come out.
     """
@@ -66,6 +67,7 @@ class ModelActivations(ActivationSource):
         hook: str,
         *,
         context: int,
+        target_hook: str | None = None,
         split: Split | None = "train",
         skip_positions: int = 1,
         max_norm_ratio: float = 10.0,
@@ -73,7 +75,8 @@ class ModelActivations(ActivationSource):
         batch_tokens: int = 4096,
     ) -> None:
         self.d_in = model.width(hook)
-        self._model, self._corpus, self._hook = model, corpus, hook
+        self.d_out = None if target_hook is None else model.width(target_hook)
+        self._model, self._corpus, self._hook, self._target_hook = model, corpus, hook, target_hook
         self._windows = corpus.windows(context, model.bos_id, split)
         if not len(self._windows):
             raise ConfigError(f"the corpus {corpus.corpus_id} has no {split} documents: give more text")
@@ -94,6 +97,7 @@ class ModelActivations(ActivationSource):
             "max_norm_ratio": max_norm_ratio,
             "tokens_per_chunk": tokens_per_chunk,
             "d_in": self.d_in,
+            **({} if target_hook is None else {"target_hook": target_hook}),
         }
 
     def n_chunks(self) -> int:
@@ -110,19 +114,31 @@ class ModelActivations(ActivationSource):
 
     def chunks(self, start: int = 0) -> Iterator[ActivationBatch]:
         for chunk in range(start, len(self._shards)):
-            largest = self._ratio * self.median_norm
-            rows = self._rows(chunk)
-            yield rows.rows(rows.x.norm(dim=1) <= largest)
+            medians, rows = self.median_norms, self._rows(chunk)
+            kept = rows.x.norm(dim=1) <= self._ratio * medians[self._hook]
+            if self._target_hook is not None:
+                assert rows.target is not None
+                kept &= rows.target.norm(dim=1) <= self._ratio * medians[self._target_hook]
+            yield rows.rows(kept)
 
     def left_out_share(self, rows: dict[int, int]) -> float:
         """Share of the corpus tokens left out, given how many rows came out of each of some chunks."""
         return 1 - sum(rows.values()) / sum(self.tokens(chunk) for chunk in rows)
 
-    @cached_property
+    @property
     def median_norm(self) -> float:
-        """Median L2 norm in the first chunk, rounded to 4 digits."""
-        self._first = self._rows(0)
-        return float(f"{self._first.x.norm(dim=1).median().item():.4g}")
+        """Median L2 norm at the hook in the first chunk, rounded to 4 digits."""
+        return self.median_norms[self._hook]
+
+    @cached_property
+    def median_norms(self) -> dict[str, float]:
+        """The same at each hook, the target's too."""
+        self._first = first = self._rows(0)
+        at = {self._hook: first.x}
+        if self._target_hook is not None:
+            assert first.target is not None
+            at[self._target_hook] = first.target
+        return {hook: float(f"{x.norm(dim=1).median().item():.4g}") for hook, x in at.items()}
 
     def describe(self) -> dict[str, Any]:
         return {**self._identity, "median_norm": self.median_norm}
@@ -134,11 +150,11 @@ class ModelActivations(ActivationSource):
             return first
         inside = self._windows.within(*self._shards[chunk])
         parts = []
-        for part in captured(
-            self._model, self._windows, self._corpus.token_ids, inside, [self._hook], self._batch_tokens
-        ):
+        hooks = [self._hook] if self._target_hook is None else [self._hook, self._target_hook]
+        for part in captured(self._model, self._windows, self._corpus.token_ids, inside, hooks, self._batch_tokens):
             kept = part.position >= self._skip
-            parts.append(ActivationBatch(part.x[self._hook][kept], part.tok[kept]))
+            target = None if self._target_hook is None else part.x[self._target_hook][kept]
+            parts.append(ActivationBatch(part.x[self._hook][kept], part.tok[kept], target=target))
         rows = ActivationBatch.concat(parts)
         assert rows.tok is not None
         return rows.rows(rows.tok.argsort())
@@ -154,7 +170,7 @@ class CachedActivations(ActivationSource):
     """
 
     def __init__(self, source: ActivationSource, directory: Path) -> None:
-        self._source, self.d_in = source, source.d_in
+        self._source, self.d_in, self.d_out = source, source.d_in, source.d_out
         key = hashlib.sha256(json.dumps(source.describe(), sort_keys=True, default=str).encode()).hexdigest()
         self._directory = directory / key[:16]
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -168,25 +184,31 @@ class CachedActivations(ActivationSource):
     def chunks(self, start: int = 0) -> Iterator[ActivationBatch]:
         fresh: Iterator[ActivationBatch] | None = None
         for chunk in range(start, self.n_chunks()):
-            if self._paths(chunk)[1].exists():
+            if self._path(chunk, "x").exists():
                 fresh = None  # the next it gives would not be the next that is missing
             else:
                 fresh = fresh or self._source.chunks(chunk)
                 self._write(chunk, next(fresh))
             yield self._read(chunk)
 
-    def _paths(self, chunk: int) -> tuple[Path, Path]:
-        return self._directory / f"{chunk:06d}.tok.npy", self._directory / f"{chunk:06d}.x.npy"
+    def _path(self, chunk: int, column: str) -> Path:
+        return self._directory / f"{chunk:06d}.{column}.npy"
 
     def _read(self, chunk: int) -> ActivationBatch:
-        tok, x = self._paths(chunk)
-        # Copy-on-write maps: torch wants memory that may be written, and the file must not be.
-        return ActivationBatch(torch.from_numpy(np.load(x, mmap_mode="c")), torch.from_numpy(np.load(tok)))
+        def mapped(column: str) -> Tensor:
+            # Copy-on-write maps: torch wants memory that may be written, and the file must not be.
+            return torch.from_numpy(np.load(self._path(chunk, column), mmap_mode="c"))
+
+        target = None if self.d_out is None else mapped("target")
+        return ActivationBatch(mapped("x"), torch.from_numpy(np.load(self._path(chunk, "tok"))), target=target)
 
     def _write(self, chunk: int, batch: ActivationBatch) -> None:
         assert batch.tok is not None
-        tok, x = self._paths(chunk)
-        for path, column in ((tok, batch.tok), (x, batch.x)):  # x last: where it is, the chunk is whole
+        columns = {"tok": batch.tok, "target": batch.target, "x": batch.x}  # x last: where it is, the chunk is whole
+        for name, column in columns.items():
+            if column is None:
+                continue
+            path = self._path(chunk, name)
             part = path.with_name(f".{path.name}.{os.getpid()}")
             with part.open("wb") as stream:
                 np.save(stream, column.cpu().numpy())

@@ -46,11 +46,12 @@ def reconstruction_metrics(
 
     Domains without a token are left out; with no token at all the list is empty.
     """
-    scored = [ReconstructionStats(dictionary.d_in, dictionary.n_latents) for _ in domains]
-    everything = [ReconstructionStats(dictionary.d_in, dictionary.n_latents) for _ in domains]
+    scored = [ReconstructionStats(dictionary.d_out, dictionary.n_latents) for _ in domains]
+    everything = [ReconstructionStats(dictionary.d_out, dictionary.n_latents) for _ in domains]
     for item in batches:
         codes = dictionary.encode(item.batch)
-        x, x_hat = item.batch.x, dictionary.decode(codes)
+        x = item.batch.x if item.batch.target is None else item.batch.target
+        x_hat = dictionary.reconstruct(item.batch, codes)
         for index in item.domain.unique().tolist():
             here = item.domain == index
             for stats, rows in ((everything[index], here), (scored[index], here & item.scored)):

@@ -23,10 +23,12 @@ def splice_losses(
     hook: str,
     windows: Iterable[tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]],
     skip_positions: int = 1,
+    target_hook: str | None = None,
 ) -> dict[str, float]:
     """Mean loss a token in nats: clean, spliced, and with the hook set to zero; and the share recovered.
 
-    `windows` are (input_ids, attention_mask). The first `skip_positions` of each window keep their activation in all three.
+    A transcoder is spliced in, and its target ablated, at `target_hook`. `windows` are (input_ids, attention_mask). The
+    first `skip_positions` of each window keep their activation in all three.
     Empty where there are no windows.
     """
 
@@ -35,7 +37,7 @@ def splice_losses(
         x[:, skip_positions:] = 0
         return x
 
-    splice = Splice(coder, hook, skip_positions)
+    splice = Splice(coder, hook, skip_positions, target_hook)
     totals = {"ce_clean": 0.0, "ce_spliced": 0.0, "ce_ablated": 0.0}
     n = 0
     for ids, mask in windows:
@@ -43,7 +45,7 @@ def splice_losses(
         totals["ce_clean"] += float(model.loss(ids, mask).sum())
         with splice.apply(model):
             totals["ce_spliced"] += float(model.loss(ids, mask).sum())
-        with model.edit(hook, ablate):
+        with model.edit(target_hook or hook, ablate):
             totals["ce_ablated"] += float(model.loss(ids, mask).sum())
     if n == 0:
         return {}

@@ -42,29 +42,42 @@ class Identity(Transform):
 class Splice(Transform):
     """The activation at a hook replaced by a coder's reconstruction of it (the field's "splicing in").
 
-    Positions whose activation is not to be touched (position 0, by default, whose norm dwarfs the rest in many models)
-    pass through unchanged.
+    A transcoder reads at `hook` and is spliced in at `target_hook`, further on. Positions whose activation is not to be
+    touched (position 0, by default, whose norm dwarfs the rest in many models) pass through unchanged.
     """
 
-    def __init__(self, coder: SparseCoder, hook: str, skip_positions: int = 1) -> None:
-        self.coder, self.hook, self.skip_positions = coder, hook, skip_positions
+    def __init__(self, coder: SparseCoder, hook: str, skip_positions: int = 1, target_hook: str | None = None) -> None:
+        self.coder, self.hook, self.skip_positions, self.target_hook = coder, hook, skip_positions, target_hook
 
     @contextmanager
     def apply(self, model: HostedModel) -> Iterator[None]:
-        def replace(x: Tensor) -> Tensor:  # (b, t, d)
+        def reconstruct(x: Tensor) -> Tensor:  # (b, t, d) -> (b * (t - skipped), d_out)
             rows = x[:, self.skip_positions :].reshape(-1, x.shape[-1])
-            spliced = self.coder.reconstruct(rows, self.coder.encode(rows)).to(x.dtype)
-            out = x.clone()
-            out[:, self.skip_positions :] = spliced.view_as(out[:, self.skip_positions :])
+            return self.coder.reconstruct(rows, self.coder.encode(rows))
+
+        def put(spliced: Tensor, into: Tensor) -> Tensor:
+            out = into.clone()
+            out[:, self.skip_positions :] = spliced.to(out.dtype).view_as(out[:, self.skip_positions :])
             return out
 
-        with model.edit(self.hook, replace):
+        if self.target_hook is None:
+            with model.edit(self.hook, lambda x: put(reconstruct(x), x)):
+                yield
+            return
+        predicted: list[Tensor] = []
+
+        def read(x: Tensor) -> Tensor:
+            predicted.append(reconstruct(x))
+            return x
+
+        with model.edit(self.hook, read), model.edit(self.target_hook, lambda y: put(predicted.pop(), y)):
             yield
 
     def describe(self) -> dict[str, Any]:
         return {
             "transform": "splice",
             "hook": self.hook,
+            **({} if self.target_hook is None else {"target_hook": self.target_hook}),
             "skip_positions": self.skip_positions,
             **self.coder.describe(),
         }

@@ -14,6 +14,7 @@ from sparse_rep.activations import ActivationBatch, ActivationSource
 from sparse_rep.config import TrainConfig
 from sparse_rep.corpora.source import CachedActivations, ModelActivations, captured
 from sparse_rep.corpora.tokenised import Corpus, build_corpus
+from sparse_rep.errors import ConfigError
 from sparse_rep.evaluation.reconstruction import Metric, ScoredBatch, reconstruction_metrics
 from sparse_rep.evaluation.splicing import splice_losses
 from sparse_rep.hosting.load import load_model, load_tokenizer, resolve_device
@@ -22,8 +23,8 @@ from sparse_rep.jobs.naming import dictionary_name, run_hash
 from sparse_rep.kernels import ops
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.coder import Dictionary
-from sparse_rep.saes.interop import save_sae_lens
 from sparse_rep.saes.registry import build_coder
+from sparse_rep.saes.saved import save_dictionary
 from sparse_rep.saes.trainer import train
 from sparse_rep.store import RunWriter, Store
 
@@ -66,16 +67,23 @@ def _train(
 ) -> None:
     model = load_model(config.model, reporter.say)
     device = next(model.model.parameters()).device
+    if config.target_hook is not None:
+        model.check(config.hook, config.target_hook)
+        if model.hooks().index(config.target_hook) <= model.hooks().index(config.hook):
+            raise ConfigError(
+                f"{config.target_hook} does not come after {config.hook}: a transcoder predicts what is later"
+            )
     source = ModelActivations(
         model,
         corpus,
         config.hook,
+        target_hook=config.target_hook,
         context=config.text.context,
         skip_positions=config.skip_positions,
         max_norm_ratio=config.max_norm_ratio,
     )
     run.update(model_revision=model.origin.revision, kernel=ops.backend_name(device, config.kernels))
-    coder = build_coder(config.dictionary, source.d_in, config.kernels)
+    coder = build_coder(config.dictionary, source.d_in, config.kernels, source.d_out)
     rows = MetricRows(run, run.run_id)
     started = time.monotonic()
     n_tokens = max(config.n_tokens // config.batch_tokens, 1) * config.batch_tokens
@@ -94,10 +102,10 @@ def _train(
         )
     seconds = time.monotonic() - started
     coder.eval()
-    metrics = score(coder, model, corpus, config, source.median_norm, reporter)
+    metrics = score(coder, model, corpus, config, source.median_norms, reporter)
     rows.final("heldout", metrics)
     rows.final("train", [Metric(None, "dead_share", float(coder.dead.float().mean()))])
-    save_sae_lens(coder, directory, _metadata(config, model, corpus, run.run_id))
+    save_dictionary(coder, directory, _metadata(config, model, corpus, run.run_id))
     run.finish()
     (run.path / "checkpoint.pt").unlink(missing_ok=True)
     reporter.event("trained", dictionary_id=run.run_id, seconds=round(seconds, 2), tokens=n_tokens)
@@ -105,7 +113,7 @@ def _train(
 
 def _stream(config: TrainConfig, source: ModelActivations, cache: Path, reporter: Reporter) -> ActivationSource:
     """The source itself, or a copy of it on disk where it is passed over more than once and fits."""
-    gib = source.n_tokens() * source.d_in * 4 / 2**30
+    gib = source.n_tokens() * (source.d_in + (source.d_out or 0)) * 4 / 2**30
     if config.n_tokens <= source.n_tokens() or gib > config.cache_gib:
         return source
     cached = CachedActivations(source, cache)
@@ -116,7 +124,12 @@ def _stream(config: TrainConfig, source: ModelActivations, cache: Path, reporter
 
 
 def score(
-    coder: Dictionary, model: HostedModel, corpus: Corpus, config: TrainConfig, median_norm: float, reporter: Reporter
+    coder: Dictionary,
+    model: HostedModel,
+    corpus: Corpus,
+    config: TrainConfig,
+    median_norms: dict[str, float],
+    reporter: Reporter,
 ) -> list[Metric]:
     """Every metric on the held-out documents; empty where the corpus holds none out."""
     windows = corpus.windows(config.text.context, model.bos_id, "heldout")
@@ -127,15 +140,17 @@ def score(
     starts = torch.tensor(corpus.docs["tok_lo"])
     domain_of_doc = torch.tensor([domains.index(d) for d in corpus.docs["domain"]])
 
+    target_hook = config.target_hook
+
     def batches() -> Iterator[ScoredBatch]:
         with reporter.task("scoring", windows.n_tokens) as advance:
-            for part in captured(model, windows, corpus.token_ids, range(len(windows)), [config.hook], 4096):
-                x = part.x[config.hook]
+            for part in captured(model, windows, corpus.token_ids, range(len(windows)), list(median_norms), 4096):
+                x, target = part.x[config.hook], None if target_hook is None else part.x[target_hook]
                 domain = domain_of_doc[torch.searchsorted(starts, part.tok.cpu(), right=True) - 1]
-                scored = (part.position >= config.skip_positions) & (
-                    x.norm(dim=-1) <= config.max_norm_ratio * median_norm
-                )
-                yield ScoredBatch(ActivationBatch(x, part.tok), domain.to(x.device), scored)
+                scored = part.position >= config.skip_positions
+                for hook, norm in median_norms.items():
+                    scored &= part.x[hook].norm(dim=-1) <= config.max_norm_ratio * norm
+                yield ScoredBatch(ActivationBatch(x, part.tok, target=target), domain.to(x.device), scored)
                 advance(len(x))
 
     metrics = reconstruction_metrics(coder, batches(), domains)
@@ -147,7 +162,7 @@ def score(
         for batch in windows.batches(corpus.token_ids, range(index, index + 1), 4096)
         if batch.input_ids.shape[1] > config.skip_positions + 1
     )
-    losses = splice_losses(model, coder, config.hook, pairs, config.skip_positions)
+    losses = splice_losses(model, coder, config.hook, pairs, config.skip_positions, target_hook)
     return metrics + [Metric(None, name, value) for name, value in losses.items()]
 
 
@@ -194,6 +209,7 @@ def _metadata(config: TrainConfig, model: HostedModel, corpus: Corpus, run_id: s
     return {
         "model_name": model.origin.name,
         "hook_name": config.hook,
+        **({} if config.target_hook is None else {"hook_name_out": config.target_hook}),
         "context_size": config.text.context,
         "prepend_bos": model.bos_id is not None,
         "dataset_path": ",".join(config.text.sources),
