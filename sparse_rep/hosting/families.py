@@ -25,10 +25,11 @@ class Family:
     embed: str
     layers: str
     final_norm: str
-    z: str
-    """Input of attention's output projection."""
-    attn_out: str
-    mlp_out: str
+    z: str | None
+    """Input of attention's output projection; None where its heads have a width of their own (latent attention)."""
+    attn_out: str | None
+    """None where what is added to the stream is no module's output: Granite multiplies it outside."""
+    mlp_out: str | None
     resid_mid: str | None
     """Where the second sublayer reads the residual stream; None where both sublayers read the block's input."""
     parallel_if: str | None = None
@@ -43,13 +44,15 @@ class Family:
             "hook_resid_pre": "<",
             "attn.hook_z": self.z,
             "hook_attn_out": self.attn_out,
-            **({} if parallel else {"hook_resid_mid": self.resid_mid}),
+            "hook_resid_mid": None if parallel else self.resid_mid,
             "hook_mlp_out": self.mlp_out,
             "hook_resid_post": ">",
         }
         places = {"hook_embed": Place(self.embed, is_input=False)}
         for layer in range(config.num_hidden_layers):
             for name, path in block.items():
+                if path is None:
+                    continue
                 module = ".".join(filter(None, (self.layers, str(layer), path[:-1])))
                 places[f"blocks.{layer}.{name}"] = Place(module, is_input=path.endswith("<"))
         return places
@@ -78,6 +81,9 @@ _GEMMA3 = replace(
     final_norm="model.language_model.norm",
 )
 _OLMO2 = replace(_LLAMA, attn_out="post_attention_layernorm>", mlp_out="post_feedforward_layernorm>", resid_mid="mlp<")
+_DEEPSEEK = replace(_LLAMA, z=None)
+_GRANITE = replace(_LLAMA, attn_out=None, mlp_out=None)
+_LLAMA4 = replace(_LLAMA, mlp_out="feed_forward>")
 _PHI = Family(
     embed="model.embed_tokens",
     layers="model.layers",
@@ -108,6 +114,8 @@ _GPT_NEOX = Family(
 )
 
 FAMILIES: dict[str, Family] = {
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
     "gemma": _GEMMA,
     "gemma2": _GEMMA_POST_NORM,
     "gemma3": _GEMMA3,
@@ -115,7 +123,9 @@ FAMILIES: dict[str, Family] = {
     "gpt2": _GPT2,
     "gpt_neox": _GPT_NEOX,
     "gpt_oss": _LLAMA,
+    "granitemoe": _GRANITE,
     "llama": _LLAMA,
+    "llama4_text": _LLAMA4,
     "mistral": _LLAMA,
     "mixtral": _LLAMA,
     "olmo": _LLAMA,
@@ -123,6 +133,7 @@ FAMILIES: dict[str, Family] = {
     "olmoe": _LLAMA,
     "phi": _PHI,
     "phi3": _LLAMA,
+    "phimoe": _LLAMA,
     "qwen2": _LLAMA,
     "qwen2_moe": _LLAMA,
     "qwen3": _LLAMA,
