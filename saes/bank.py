@@ -51,8 +51,9 @@ class Member:
 class Bank(ABC):
     """Members that step together."""
 
-    def __init__(self, members: Mapping[str, Member], schedule: Schedule) -> None:
-        self.members, self.schedule = members, schedule
+    def __init__(self, members: Mapping[str, Member], schedule: Schedule, dtype: torch.dtype) -> None:
+        """Coders are on their device and initialised. `dtype` is that of products; weights and moments stay fp32."""
+        self.members, self.schedule, self.dtype = members, schedule, dtype
 
     @abstractmethod
     def advance(self, batch: ActivationBatch, step: int) -> None:

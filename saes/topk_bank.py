@@ -35,7 +35,7 @@ class TopKBank(Bank):
     def __init__(
         self, members: Mapping[str, Member], schedule: Schedule, dtype: torch.dtype, use_graph: bool | None = None
     ) -> None:
-        super().__init__(members, schedule)
+        super().__init__(members, schedule, dtype)
         coders = [m.coder for m in members.values()]
         first = coders[0]
         assert isinstance(first, TopK)

@@ -1,13 +1,12 @@
 """One loop for every coder. One stream of activations may feed many coders at once.
 
-The loop reads from top to bottom: resume, then for each step a batch, a loss, a projected gradient, a step, a constraint.
-A checkpoint holds everything the rest of the run depends on, so on a CPU a run that was killed and resumed ends with the
-weights of the one that was not.
+The loop reads from top to bottom: resume or start, then for each step a batch and every bank's step. A checkpoint holds
+everything the rest of the run depends on, so on a CPU a run that was killed and resumed ends with the weights of the one that
+was not.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +16,11 @@ import torch
 
 from sparse_rep.activations import ActivationBatch, ActivationSource, ShuffleBuffer
 from sparse_rep.errors import DataError
+from sparse_rep.saes.bank import Member, Schedule
+from sparse_rep.saes.banks import assemble
+from sparse_rep.saes.checkpoints import load_checkpoint, save_checkpoint
 from sparse_rep.saes.coder import SparseCoder
-
-CHECKPOINT_VERSION = 1
+from sparse_rep.saes.memory import require_room
 
 OnMetrics = Callable[[str, int, dict[str, float]], None]
 """Called with the coder's name, the step (from 1) and its named scalars."""
@@ -42,52 +43,50 @@ class TrainSettings(Protocol):
     log_every: int
 
 
-def learning_rate(step: int, n_steps: int, peak: float, warmup_share: float, decay_share: float) -> float:
-    """Linear rise over the first share of the steps, flat, linear fall to 0 over the last. `step` counts from 0."""
-    warmup, decay = warmup_share * n_steps, decay_share * n_steps
-    rise = (step + 1) / warmup if warmup > 0 else 1.0
-    fall = (n_steps - step) / decay if decay > 0 else 1.0
-    return peak * min(1.0, rise, fall)
-
-
 def train(
     coders: Mapping[str, SparseCoder],
     source: ActivationSource,
     settings: TrainSettings,
     *,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    rates: Mapping[str, float] | None = None,
+    seeds: Mapping[str, int] | None = None,
     checkpoint: Path | None = None,
-    identity: str = "",
+    identity: Mapping[str, Any] | None = None,
     on_metrics: OnMetrics = lambda name, step, values: None,
     on_step: Callable[[int, int], None] = lambda done, tokens: None,
     on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train every coder in place on the same batches.
 
-    `checkpoint` is written at most every `settings.checkpoint_seconds` and resumed from when it is there; `identity` (a
-    config digest) guards against resuming another run's. `on_step` gets the step and its tokens, `on_checkpoint` the step
-    whose state is safely on disk. Raises DataError for a checkpoint of another run, ValueError for an empty source and
-    FloatingPointError once a loss is no longer finite.
+    `dtype` is that of products; weights, moments and losses are fp32 whatever it is. `rates` and `seeds` give a coder its own
+    peak learning rate and its own initial weights; the stream of batches is `settings.seed`'s for all.
+
+    `checkpoint` is written at most every `settings.checkpoint_seconds` and resumed from when it is there; `identity` (what the
+    run is, by name) guards against resuming another's. `on_step` gets the step and its tokens, `on_checkpoint` the step whose
+    state is safely on disk. Raises ConfigError where memory will not do, DataError for a checkpoint of another run, for
+    activations that are not finite and for a loss that stops being so (the last good checkpoint stays), ValueError for an
+    empty source.
     """
-    loop = _Loop(coders, source, settings, torch.device(device), identity)
-    if checkpoint is not None and checkpoint.exists():
-        loop.load(checkpoint)
-    else:
-        loop.initialise()
+    state = load_checkpoint(checkpoint, identity or {}) if checkpoint is not None and checkpoint.exists() else None
+    loop = _Loop(coders, source, settings, torch.device(device), dtype, rates or {}, seeds or {}, fresh=state is None)
+    if state is not None:
+        loop.load_state_dict(state)
+        del state
     on_step(loop.step, loop.step * settings.batch_tokens)
     saved_at = time.monotonic()
     while loop.step < loop.n_steps:
-        batch = next(loop.buffer).to(loop.device, torch.float32)
-        for name in coders:
-            values = loop.advance(name, batch)
-            if (loop.step + 1) % settings.log_every == 0 or loop.step + 1 == loop.n_steps:
-                on_metrics(name, loop.step + 1, _finite(name, loop.step + 1, values))
-        loop.step += 1
-        on_step(loop.step, len(batch))
+        n_tokens = loop.advance()
+        if loop.step % settings.log_every == 0 or loop.step == loop.n_steps:
+            for name, values in loop.losses().items():
+                on_metrics(name, loop.step, values)
+        on_step(loop.step, n_tokens)
         if checkpoint is not None and (
             time.monotonic() - saved_at >= settings.checkpoint_seconds or loop.step == loop.n_steps
         ):
-            loop.save(checkpoint)
+            loop.losses()  # raises before a checkpoint holds what is not finite
+            save_checkpoint(checkpoint, identity or {}, loop.state_dict())
             on_checkpoint(loop.step)
             saved_at = time.monotonic()
 
@@ -101,73 +100,62 @@ class _Loop:
         source: ActivationSource,
         settings: TrainSettings,
         device: torch.device,
-        identity: str,
+        dtype: torch.dtype,
+        rates: Mapping[str, float],
+        seeds: Mapping[str, int],
+        fresh: bool,
     ) -> None:
-        self.coders, self.settings, self.device, self.identity = coders, settings, device, identity
+        self.settings, self.device = settings, device
         self.n_steps = max(settings.n_tokens // settings.batch_tokens, 1)
         self.step = 0
-        buffer_rows = max(settings.buffer_tokens, settings.batch_tokens)
-        self.buffer = ShuffleBuffer(source, settings.batch_tokens, buffer_rows, settings.seed)
+        members = {name: Member(coder, rates.get(name, settings.lr)) for name, coder in coders.items()}
+        require_room(members, device, settings.batch_tokens)
+        self.buffer = ShuffleBuffer(
+            source, settings.batch_tokens, max(settings.buffer_tokens, settings.batch_tokens), settings.seed
+        )
         for coder in coders.values():
             coder.to(device).train()
-        # Adam's epsilon is far below any gradient here: losses are normalised. beta2=0.999 as in Gao et al., B.1.
-        self.optimisers = {
-            name: torch.optim.Adam(coder.parameters(), lr=settings.lr, eps=1e-8, fused=True)
-            for name, coder in coders.items()
-        }
+        if fresh:
+            sample = self.buffer.peek(INITIAL_SAMPLE).to(device, torch.float32)
+            for name, coder in coders.items():
+                # Each from its own generator, so that adding a coder changes no other.
+                coder.initialise(sample, torch.Generator().manual_seed(seeds.get(name, settings.seed)))
+        schedule = Schedule(self.n_steps, settings.warmup_share, settings.decay_share)
+        self.banks = assemble(members, schedule, device, dtype)
 
-    def initialise(self) -> None:
-        """Data-dependent starts, each coder from its own generator so that adding one changes no other."""
-        sample = self.buffer.peek(INITIAL_SAMPLE).to(self.device, torch.float32)
-        for coder in self.coders.values():
-            coder.initialise(sample, torch.Generator().manual_seed(self.settings.seed))
+    def advance(self) -> int:
+        """One optimiser step of every coder; how many tokens it took."""
+        batch: ActivationBatch = next(self.buffer).to(self.device, torch.float32)
+        for bank in self.banks:
+            bank.advance(batch, self.step)
+        self.step += 1
+        return len(batch)
 
-    def advance(self, name: str, batch: ActivationBatch) -> dict[str, torch.Tensor]:
-        """One optimiser step of one coder."""
-        coder, optimiser, s = self.coders[name], self.optimisers[name], self.settings
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.n_steps, s.lr, s.warmup_share, s.decay_share)
-        optimiser.zero_grad(set_to_none=True)
-        losses = coder.loss(batch)
-        losses["loss"].backward()
-        coder.before_step()
-        # Losses are shares of the variance, so one bound fits all; it only bites in the first steps.
-        torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
-        optimiser.step()
-        coder.after_step()
-        return {key: value.detach() for key, value in losses.items()}
+    def losses(self) -> dict[str, dict[str, float]]:
+        """Of the last step, by coder. Waits for the device. Raises DataError where one is not finite."""
+        found = {}
+        for bank in self.banks:
+            for name, values in bank.losses().items():
+                scalars = dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))
+                if any(value != value or abs(value) == float("inf") for value in scalars.values()):
+                    raise DataError(
+                        f"{name}: a loss stopped being finite at or before step {self.step}: {scalars}; lower its lr. "
+                        f"The last good checkpoint is kept"
+                    )
+                found[name] = scalars
+        return found
 
-    def save(self, path: Path) -> None:
-        """Atomic: a reader finds the old checkpoint or the new one, never part of one."""
-        state = {
-            "version": CHECKPOINT_VERSION,
-            "identity": self.identity,
+    def state_dict(self) -> dict[str, Any]:
+        return {
             "step": self.step,
-            "coders": {name: coder.state_dict() for name, coder in self.coders.items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "banks": [bank.state_dict() for bank in self.banks],
             "buffer": self.buffer.state_dict(),
+            "rng": torch.get_rng_state(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".tmp")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
 
-    def load(self, path: Path) -> None:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state["version"] != CHECKPOINT_VERSION or state["identity"] != self.identity:
-            raise DataError(f"{path} belongs to another run or version; remove it to start this run afresh")
-        for name, coder in self.coders.items():
-            coder.load_state_dict(state["coders"][name])
-            self.optimisers[name].load_state_dict(state["optimisers"][name])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for bank, saved in zip(self.banks, state["banks"], strict=True):
+            bank.load_state_dict(saved)
         self.buffer.load_state_dict(state["buffer"])
+        torch.set_rng_state(state["rng"])
         self.step = state["step"]
-
-
-def _finite(name: str, step: int, values: dict[str, torch.Tensor]) -> dict[str, float]:
-    scalars = {key: float(value) for key, value in values.items()}
-    if any(value != value or abs(value) == float("inf") for value in scalars.values()):
-        raise FloatingPointError(f"{name}: a loss stopped being finite at or before step {step}: {scalars}")
-    return scalars

@@ -9,7 +9,8 @@ from sparse_rep.activations import TensorSource
 from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.errors import DataError
 from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import learning_rate, train
+from sparse_rep.saes.bank import Schedule
+from sparse_rep.saes.trainer import train
 
 
 class StopHereError(Exception):
@@ -30,7 +31,9 @@ def settings(**changes: object) -> TrainConfig:
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, 1.0, 0.1, 0.2) for step in range(100)]
+    schedule = Schedule(100, 0.1, 0.2)
+    rates = [schedule.factor(step) for step in range(100)]
+    assert schedule.table().tolist() == pytest.approx(rates)
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[50] == rates[79] == 1.0
     assert rates[90] == pytest.approx(0.5)
@@ -66,9 +69,10 @@ def test_a_coder_learns_the_same_alone_and_in_company() -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
-    train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity="one")
-    with pytest.raises(DataError, match="another run"):
-        train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity="two")
+    one, two = {"lr": 0.1, "model": {"name": "a", "dtype": "x"}}, {"lr": 0.1, "model": {"name": "b", "dtype": "x"}}
+    train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity=one)
+    with pytest.raises(DataError, match="another run: model.name was 'a' and is 'b'; restore"):
+        train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity=two)
 
 
 def test_metrics_come_at_every_interval_and_at_the_end() -> None:

@@ -1,0 +1,50 @@
+"""Which coders step together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sparse_rep.kernels.dispatch import choose
+from sparse_rep.saes.autograd_bank import AutogradBank
+from sparse_rep.saes.bank import Bank, Member, Schedule
+from sparse_rep.saes.coder import SparseCoder
+from sparse_rep.saes.topk import TopK
+
+SIXTEEN_COLUMNS = 16
+"""A stack's spans of latents must end where a group of the product's columns does (`kernels.product.group_width`)."""
+
+
+def grouped(members: Mapping[str, Member], device: torch.device) -> list[dict[str, Member]]:
+    """Members that can share a bank, in the order given; a coder that cannot be stacked is a group of its own."""
+    groups: dict[Any, dict[str, Member]] = {}
+    for name, member in members.items():
+        groups.setdefault(_stack_key(member.coder, device) or name, {})[name] = member
+    return list(groups.values())
+
+
+def assemble(
+    members: Mapping[str, Member], schedule: Schedule, device: torch.device, dtype: torch.dtype
+) -> list[Bank]:
+    """The banks of all members, whose coders are on `device` and initialised."""
+    return [bank_class(group, device)(group, schedule, dtype) for group in grouped(members, device)]
+
+
+def bank_class(group: Mapping[str, Member], device: torch.device) -> type[Bank]:
+    """The kind of bank a group of `grouped` makes."""
+    if _stack_key(next(iter(group.values())).coder, device) is None:
+        return AutogradBank
+    from sparse_rep.saes.topk_bank import TopKBank
+
+    return TopKBank
+
+
+def _stack_key(coder: SparseCoder, device: torch.device) -> tuple[Any, ...] | None:
+    """Equal for coders that fit one stack; None where there is no fused step for them."""
+    if not isinstance(coder, TopK) or coder.transcodes or device.type != "cuda":
+        return None
+    if choose(coder.backend, device) != "triton" or coder.n_latents % SIXTEEN_COLUMNS or coder.d_in % 8:
+        return None
+    return "topk", coder.n_latents, coder.d_in, coder.k_aux, coder.firing.dead_after_tokens
