@@ -67,9 +67,19 @@ def _next_near(c, index, after, floor, SIGNED: tl.constexpr):
 
 
 @triton.jit
-def _count_near(c, floor, SIGNED: tl.constexpr):
-    score = tl.abs(c) if SIGNED else c
-    return tl.sum(tl.sum((score > floor).to(tl.int32), axis=0), axis=0)
+def _top_two(first_a, second_a, first_b, second_b):
+    return tl.maximum(first_a, first_b), tl.maximum(tl.minimum(first_a, first_b), tl.maximum(second_a, second_b))
+
+
+@triton.jit
+def _two_best(best):
+    """Of the best of each column; the second best of all is missed where it lies in the best one's column."""
+    return tl.reduce((best, tl.zeros_like(best)), 0, _top_two)
+
+
+@triton.jit
+def _score(pick):
+    return (pick >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -89,7 +99,7 @@ def pursuit_kernel(
         second = R1 * C + tl.arange(0, R2)[:, None] * C + columns
         c2 = tl.load(corr_ptr + second, mask=second < m, other=0.0, eviction_policy="evict_first").to(tl.float32)
         best = tl.maximum(best, _pack(*_best_by_column(c2, second, SIGNED)))
-    pick = tl.max(best, axis=0)
+    pick, second_best = _two_best(best)
     norm2 = tl.load(norm2_ptr + row)
     features = tl.arange(0, D2)
     if CARRY:
@@ -98,11 +108,8 @@ def pursuit_kernel(
     alive = (tl.sqrt(norm2) > tol) & (pick > 0)
     while (step < k) & alive:
         if not CARRY:
-            floor = (pick >> 32).to(tl.int32).to(tl.float32, bitcast=True) * (1 - NEAR)
-            near = _count_near(c1, floor, SIGNED)
-            if R2 > 0:
-                near += _count_near(c2, floor, SIGNED)
-            if near > 1:
+            floor = _score(pick) * (1 - NEAR)
+            if _score(second_best) > floor:
                 # x minus the decoded prefix, from the picks that this program has stored.
                 tl.debug_barrier()
                 left = tl.load(x_ptr + row * d + features, mask=features < d, other=0.0).to(tl.float32)
@@ -110,16 +117,18 @@ def pursuit_kernel(
                     used = tl.load(indices_ptr + row * k + s)
                     a = tl.load(atoms_ptr + used * d + features, mask=features < d, other=0.0).to(tl.float32)
                     left -= tl.load(values_ptr + row * k + s) * a
-                candidate = tl.full((), -1, tl.int32)
                 pick = tl.full((), 0, tl.int64)
-                for _ in range(0, near):
+                candidate = _next_near(c1, first, -1, floor, SIGNED)
+                if R2 > 0:
+                    candidate = tl.minimum(candidate, _next_near(c2, second, -1, floor, SIGNED))
+                while candidate < 0x7FFFFFFF:
+                    a = tl.load(atoms_ptr + candidate.to(tl.int64) * d + features, mask=features < d, other=0.0)
+                    exact = tl.sum(a.to(tl.float32) * left, axis=0)
+                    pick = tl.maximum(pick, _pack(*_score_and_code(exact, candidate, SIGNED)))
                     following = _next_near(c1, first, candidate, floor, SIGNED)
                     if R2 > 0:
                         following = tl.minimum(following, _next_near(c2, second, candidate, floor, SIGNED))
                     candidate = following
-                    a = tl.load(atoms_ptr + candidate.to(tl.int64) * d + features, mask=features < d, other=0.0)
-                    exact = tl.sum(a.to(tl.float32) * left, axis=0)
-                    pick = tl.maximum(pick, _pack(*_score_and_code(exact, candidate, SIGNED)))
         code = 0x7FFFFFFF - (pick & 0x7FFFFFFF).to(tl.int32)
         atom = (code >> 1).to(tl.int64)
         gram_row = gram_ptr + atom * m
@@ -132,7 +141,7 @@ def pursuit_kernel(
             residual -= value * a
             norm2 = tl.sum(residual * residual, axis=0)
         else:
-            value = (pick >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+            value = _score(pick)
             if SIGNED:
                 value = tl.where((code & 1) == 1, -value, value)
             norm2 = tl.maximum(norm2 - value * value, 0.0)
@@ -144,7 +153,7 @@ def pursuit_kernel(
         tl.store(values_ptr + row * k + step, value)
         tl.store(indices_ptr + row * k + step, atom)
         tl.store(norms_ptr + row * k + step, tl.sqrt(norm2))
-        pick = tl.max(best, axis=0)
+        pick, second_best = _two_best(best)
         alive = (tl.sqrt(norm2) > tol) & (pick > 0)
         step += 1
     slot = tl.arange(0, K2)

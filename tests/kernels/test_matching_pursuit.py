@@ -162,7 +162,8 @@ def near_ties(n, d, m, device, dtype, nonnegative):
     values, indices, _ = reference.matching_pursuit(x.double(), atoms.double(), 2, nonnegative=nonnegative)
     scores = residuals(x, atoms, values, indices)[:, -1] @ atoms.double().T
     best = (scores if nonnegative else scores.abs()).topk(2).values
-    close = (best[:, 0] / best[:, 1] - 1).argsort()[:n]
+    ahead = best[:, 0] / best[:, 1] - 1
+    close = ahead.where(ahead > 1e-5, torch.inf).argsort()[:n]  # below that fp32 cannot tell either
     return x[close].to(device), atoms.to(device)
 
 
