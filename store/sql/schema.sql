@@ -186,6 +186,24 @@ CREATE TABLE experts (
     mean_prob DOUBLE         -- mean over tokens of the router's probability of it, chosen or not; NULL where only ids are known
 );
 
+-- Parts of routers and experts, one row a shard: sums over its tokens, which can be added up while a run is live.
+CREATE TABLE router_sums (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer     USMALLINT,
+    n_tokens  UBIGINT,
+    n_dropped UBIGINT,       -- tokens that got fewer than k experts
+    entropy   DOUBLE,        -- of the router's probabilities, in bits
+    z         DOUBLE         -- logsumexp(logits)^2
+);
+
+CREATE TABLE expert_sums (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    n_tokens UBIGINT,        -- tokens routed to it
+    weight   DOUBLE,         -- its weights on them
+    prob     DOUBLE          -- the router's probability of it, over all tokens
+);
+
 -- What the model would have said after each token: for vocabulary specialisation by predicted token.
 CREATE TABLE predictions (
     run_id VARCHAR, corpus_id VARCHAR,

@@ -1,0 +1,72 @@
+"""`sparse-rep profile routing`: which experts a mixture used, token by token."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sparse_rep.cli import options
+
+
+def register(profile: typer.Typer) -> None:
+    profile.command("routing", help=routing.__doc__)(routing)
+
+
+def routing(
+    model: Annotated[
+        str | None, typer.Option("--model", help="A mixture of experts: hub id, directory, or pkg:toy-moe.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            "--text", help="Comma-separated: stdlib, pip-readmes, hf:NAME, paths of text, JSONL, Parquet, folders."
+        ),
+    ] = None,
+    text_tokens: Annotated[int | None, typer.Option("--text-tokens", help="Read at most this much text.")] = None,
+    context: Annotated[int | None, typer.Option("--context", help="Tokens the model sees at once.")] = None,
+    routers: Annotated[
+        str | None,
+        typer.Option(
+            "--routers", help="Where the routers of an unknown family are: 'model.layers.*.mlp.gate:top_k=2'."
+        ),
+    ] = None,
+    shard_tokens: Annotated[
+        int | None, typer.Option("--shard-tokens", help="Tokens a shard, the unit that is committed whole.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
+    device: options.Device = None,
+    store: options.Store = options.DEFAULT_STORE,
+    config: options.ConfigFile = None,
+    set_: options.Overrides = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Read text with a mixture of experts and keep which experts every token was sent to, and with what weight.
+
+    Rows go into the tables `routes`, `routers` and `experts`, shard by shard; stopped or killed, the same command goes on
+    where it was. The model computes exactly what it computes without.
+
+    Example: `sparse-rep profile routing --model pkg:toy-moe --text stdlib,pip-readmes --text-tokens 100000`
+    """
+    from sparse_rep.config import RoutingConfig
+    from sparse_rep.jobs.routing import profile_routing
+    from sparse_rep.progress import Reporter
+
+    settings = RoutingConfig.read(
+        config,
+        set_ or (),
+        name=name,
+        model__name=model,
+        model__device=device,
+        text__sources=options.words(text),
+        text__n_tokens=text_tokens,
+        text__context=context,
+        routers=routers,
+        shard_tokens=shard_tokens,
+        store=store,
+    )
+    reporter = Reporter(as_json)
+    summary = profile_routing(settings, reporter)
+    reporter.say(f"[bold]{summary['run_id']}[/bold]: {summary['n_rows']:,} routes of {summary['n_tokens']:,} tokens")
+    reporter.say(f"Next: sparse-rep seal --store {store} {summary['run_id']}")
+    reporter.result(**summary)
