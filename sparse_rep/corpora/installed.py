@@ -58,7 +58,9 @@ def c_headers(domain: str) -> Iterator[Document]:
         spec = importlib.util.find_spec(package)
         for folder in spec.submodule_search_locations or () if spec else ():
             roots[package] = Path(folder)
-    files = {f"{package}/{path.relative_to(root)}": path for package, root in roots.items() for path in root.rglob("*.h")}
+    files = {
+        f"{package}/{path.relative_to(root)}": path for package, root in roots.items() for path in root.rglob("*.h")
+    }
     seen: set[bytes] = set()
     for name in name_order(files):
         text, replaced = decode(files[name].read_bytes())

