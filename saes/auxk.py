@@ -45,4 +45,4 @@ def auxk_loss(
         least = values.detach().topk(k_aux, sorted=False).values.amin(-1, keepdim=True)
         values = torch.where(values >= least, values, 0)
     missed = (error - values @ W_dec[chosen]).square().sum() / error.square().sum().clamp(min=1e-12)
-    return (n_dead / k_aux).clamp(max=1) * missed
+    return (n_dead.to(error.dtype) / k_aux).clamp(max=1) * missed

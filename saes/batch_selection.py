@@ -61,7 +61,7 @@ class BatchThreshold(nn.Module):
     @torch.no_grad()
     def update(self, values: Float[Tensor, "n w"], mask: Tensor) -> None:
         """A batch in which nothing was selected changes nothing."""
-        least = torch.where(mask, values.float(), torch.inf).amin()
+        least = torch.where(mask, values, torch.inf).amin().to(self.value.dtype)
         seen = torch.isfinite(least)
         weight = (1 / (self.batches + 1)).clamp(min=self.rate)
         self.value.copy_(torch.where(seen, torch.lerp(self.value, least, weight), self.value))
