@@ -52,7 +52,7 @@ def pydoc_topics(domain: str) -> Iterator[Document]:
 
 
 def c_headers(domain: str) -> Iterator[Document]:
-    """The C and C++ headers of Python, and of numpy and torch where they are installed, each text once, generated ones left out."""
+    """The C and C++ headers of Python, and of numpy and torch where installed, each text once and generated ones left out."""
     roots = {"python": Path(sysconfig.get_paths()["include"])}
     for package in HEADER_PACKAGES:
         spec = importlib.util.find_spec(package)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -24,7 +25,7 @@ class MoeLayer(nn.Module):
         super().__init__()
         self.gate = gate
         widths = [d_in, d_out] if d_hidden is None else [d_in, d_hidden, d_out]
-        shapes = list(zip(widths[:-1], widths[1:], strict=True))
+        shapes = list(pairwise(widths))
         n = gate.n_experts
         self.weights = nn.ParameterList(_uniform(n, a, b, fan_in=a) for a, b in shapes)
         self.biases = nn.ParameterList(_uniform(n, 1, b, fan_in=a) for a, b in shapes)

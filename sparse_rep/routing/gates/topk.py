@@ -15,9 +15,9 @@ from sparse_rep.routing.gates.gate import Gate, Gated
 
 @final
 class TopKGate(Gate):
-    """Noisy Top-k (Shazeer et al. 2017, arXiv 1701.06538, eqs. 3 to 5): h = W x + noise * softplus(W_n x), noise in training only.
+    """Noisy Top-k (Shazeer et al. 2017, arXiv 1701.06538, eqs. 3 to 5): h = W x + noise * softplus(W_n x).
 
-    Not differentiable where the k-th and the next logit meet: an expert that is left out receives no gradient.
+    The noise is standard normal, and there in training only. An expert that is left out receives no gradient.
 
     Args:
         noisy: whether there is noise at all.
