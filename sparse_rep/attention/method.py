@@ -43,10 +43,12 @@ class Estimate:
     """Anything worth keeping beside the scores, JSON-like: strides chosen, blocks never covered, ..."""
 
 
+@dataclass(frozen=True)
 class Method(ABC):
     """One way to choose which pairs a head keeps.
 
-    A method is made from its config, whose defaults are the paper's settings, and holds nothing else. Subclasses are final.
+    A method is made from its config, whose defaults are the paper's settings, and holds nothing else. Subclasses are final and
+    frozen dataclasses that give `config` its default.
     """
 
     name: ClassVar[str]
