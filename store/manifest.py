@@ -150,12 +150,16 @@ def now() -> datetime:
 
 
 def content_hash(shards: tuple[ShardEntry, ...]) -> str | None:
-    """sha256 of the sorted (shard, dictionary, rows, sha256) of the code files as they were committed.
+    """sha256 of the sorted (shard, dictionary or table, rows, sha256) of the files of codes and tables as they were committed.
 
     Sealing moves rows between files, so the hash is of the shards: the same run made twice, here or on a cluster, sealed
-    or not, has the same one. None while there are no codes.
+    or not, has the same one. None while there are none.
     """
-    rows = sorted((shard.name, name, file.rows, file.sha256) for shard in shards for name, file in shard.codes.items())
+    rows = sorted(
+        (shard.name, name, file.rows, file.sha256)
+        for shard in shards
+        for name, file in (*shard.codes.items(), *((f"tables/{t}", file) for t, file in shard.tables.items()))
+    )
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest() if rows else None
 
 

@@ -7,6 +7,8 @@ cost its index width, 10 to 11 bits. pyarrow's defaults take 2.5 times as much, 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,15 @@ BY_TOKEN: dict[str, Any] = {
 }
 TOKENS: dict[str, Any] = {"use_dictionary": ["token_id"], "column_encoding": {"tok": "DELTA_BINARY_PACKED"}}
 PLAIN: dict[str, Any] = {}
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "routes": {
+        "use_dictionary": ["layer", "rank", "expert"],
+        "column_encoding": {"tok": "DELTA_BINARY_PACKED", "weight": "BYTE_STREAM_SPLIT", "margin": "BYTE_STREAM_SPLIT"},
+    }
+}
+"""Of tables with as many rows as codes: a route of 64 experts takes 2.2 bytes by (layer, tok, rank); by expert it would be 3.7."""
+RUNS = {"routes": "layer"}
+"""Columns by which such tables are sorted first and asked for: each of their values has row groups of its own."""
 
 
 class TableFile:
@@ -65,14 +76,28 @@ class TableFile:
 
 
 def write_parquet(
-    folder: Path, path: str, table: pa.Table, encoding: dict[str, Any] = PLAIN, *, row_group: int = ROW_GROUP
+    folder: Path,
+    path: str,
+    table: pa.Table,
+    encoding: dict[str, Any] = PLAIN,
+    *,
+    row_group: int = ROW_GROUP,
+    runs: str | None = None,
 ) -> FileEntry:
-    """Write `folder/path` atomically."""
+    """Write `folder/path` atomically. Each run of equal values in column `runs` begins a row group."""
     with atomic_file(folder / path) as file:
         out = TableFile(file, table.schema, encoding)
-        out.append(table, row_group)
+        for part in [table] if runs is None else _runs(table, runs):
+            out.append(part, row_group)
         out.close()
     return out.entry(path)
+
+
+def _runs(table: pa.Table, column: str) -> Iterator[pa.Table]:
+    values = table.column(column).to_numpy()
+    starts = np.flatnonzero(np.diff(values, prepend=values[:1])).tolist()
+    bounds = [0, *starts, len(values)]
+    yield from (table.slice(lo, hi - lo) for lo, hi in itertools.pairwise(bounds))
 
 
 def codes_table(codes: Codes) -> pa.Table:

@@ -20,7 +20,15 @@ from sparse_rep.store.columns import fit
 from sparse_rep.store.errors import StoreError
 from sparse_rep.store.lease import Lease
 from sparse_rep.store.manifest import FileEntry, Manifest, ShardEntry
-from sparse_rep.store.parquet import BY_FEATURE, PLAIN, activations_table, codes_table, write_parquet
+from sparse_rep.store.parquet import (
+    BY_FEATURE,
+    ENCODINGS,
+    PLAIN,
+    RUNS,
+    activations_table,
+    codes_table,
+    write_parquet,
+)
 from sparse_rep.store.rows import Codes, canonical
 
 CodeColumns = tuple[NDArray, NDArray, NDArray]
@@ -100,11 +108,11 @@ class RunWriter:
             plan.append(("activations", hook, path, activations_table(tok, x), PLAIN))
         for table, columns in (tables or {}).items():
             path = names.table_file(names.checked("table", table), name)
-            plan.append(("tables", table, path, fit(table, columns, fixed), PLAIN))
+            plan.append(("tables", table, path, fit(table, columns, fixed), ENCODINGS.get(table, PLAIN)))
         entries: dict[str, dict[str, FileEntry]] = {"codes": {}, "activations": {}, "tables": {}}
         try:
             for part, key, path, table, encoding in plan:
-                entries[part][key] = write_parquet(self.path, path, table, encoding)
+                entries[part][key] = write_parquet(self.path, path, table, encoding, runs=RUNS.get(key))
             shard = ShardEntry(name=name, tok_lo=tok_lo, tok_hi=tok_hi, **entries)
             self._commit(shards=tuple(sorted((*others, shard), key=lambda s: (s.tok_lo, s.name))), status="live")
         except BaseException:
