@@ -290,6 +290,26 @@ CREATE TABLE expert_paths (
     expected_markov DOUBLE   -- n if each depended on the one before only
 );
 
+-- What the model loses without an expert: its loss with the expert's weight set to 0, against its loss as it is.
+CREATE TABLE expert_ablations (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    domain   VARCHAR,        -- NULL over all domains
+    n_tokens UBIGINT,        -- tokens scored
+    loss     DOUBLE,         -- mean next-token loss as it is, in nats
+    loss_ablated DOUBLE,
+    change DOUBLE, lo DOUBLE, hi DOUBLE    -- loss_ablated - loss, with its 95 % interval over documents
+);
+
+-- Latents that fire more or less without the expert, on the same tokens; those that move most.
+CREATE TABLE expert_ablation_features (
+    run_id VARCHAR, corpus_id VARCHAR,
+    layer USMALLINT, expert USMALLINT,
+    dictionary_id VARCHAR, feature UINTEGER,
+    n_before UBIGINT, n_after UBIGINT,     -- tokens on which it is active
+    mass_before DOUBLE, mass_after DOUBLE  -- summed activation
+);
+
 -- Attention heads: one row a head and text length, averaged over texts, and over the queries of a text with equal weight.
 CREATE TABLE heads (
     run_id VARCHAR, corpus_id VARCHAR,
