@@ -10,6 +10,7 @@ from sparse_rep import __version__
 from sparse_rep.config import CaptureConfig
 from sparse_rep.corpora.tokenised import Corpus, build_corpus
 from sparse_rep.hosting.load import load_model, load_tokenizer, resolve_device
+from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.capture import Capture
 from sparse_rep.jobs.naming import run_hash
 from sparse_rep.jobs.task import Executor, LocalExecutor, ShardTask
@@ -50,7 +51,8 @@ def run_captures(
             if run.status in ("complete", "sealed"):
                 reporter.say(f"{run.run_id} is done already")
             else:
-                _run(config, captures, corpus, run, store, reporter, executor or LocalExecutor())
+                model = load_model(config.model, reporter.say)
+                fill(run, store, model, corpus, captures, config, reporter, executor or LocalExecutor())
         run_id = run.run_id
     totals = store.query("SELECT status, n_rows, n_tokens, bytes FROM runs WHERE run_id = $run", run=run_id)
     return {"run_id": run_id, "corpus_id": corpus.corpus_id, **totals.to_pylist()[0]}
@@ -62,16 +64,17 @@ def plan(corpus: Corpus, run_id: str, context: int, bos_id: int | None, shard_to
     return [ShardTask(run_id=run_id, shard=i, tok_lo=lo, tok_hi=hi) for i, (lo, hi) in enumerate(bounds)]
 
 
-def _run(
-    config: CaptureConfig,
-    captures: Sequence[Capture],
-    corpus: Corpus,
+def fill(
     run: RunWriter,
     store: Store,
+    model: HostedModel,
+    corpus: Corpus,
+    captures: Sequence[Capture],
+    config: CaptureConfig,
     reporter: Reporter,
     executor: Executor,
 ) -> None:
-    model = load_model(config.model, reporter.say)
+    """Do what is missing of an open run, and finish it. Of `config` the context and the sizes of shards and batches count."""
     facts: dict[str, Any] = {}
     for capture in captures:
         facts |= capture.fit(model, corpus)
