@@ -25,9 +25,7 @@ def grouped(members: Mapping[str, Member], device: torch.device) -> list[dict[st
     return list(groups.values())
 
 
-def assemble(
-    members: Mapping[str, Member], schedule: Schedule, device: torch.device, dtype: torch.dtype
-) -> list[Bank]:
+def assemble(members: Mapping[str, Member], schedule: Schedule, device: torch.device, dtype: torch.dtype) -> list[Bank]:
     """The banks of all members, whose coders are on `device` and initialised."""
     return [bank_class(group, device)(group, schedule, dtype) for group in grouped(members, device)]
 

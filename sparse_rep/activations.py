@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparse_rep.errors import DataError
+
 
 @dataclass(frozen=True)
 class ActivationBatch:
@@ -159,8 +161,23 @@ class ShuffleBuffer:
             chunk = next(self._stream, None)
             if chunk is None:
                 raise ValueError("the activation source is empty: give it some text")
+        self._require_finite(chunk)
         self._next_chunk += 1
         return chunk
+
+    def _require_finite(self, chunk: ActivationBatch) -> None:
+        """Here, where the place of a bad token is still known; a chunk costs far more to make than to look at."""
+        bad = ~torch.isfinite(chunk.x).all(-1)
+        if chunk.target is not None:
+            bad |= ~torch.isfinite(chunk.target).all(-1)
+        if bad.any():
+            rows = bad.nonzero()[:, 0].tolist()
+            first = rows[0] if chunk.tok is None else int(chunk.tok[rows[0]])
+            raise DataError(
+                f"activations are not finite at {len(rows)} of the {len(chunk)} tokens of shard {self._next_chunk} "
+                f"(pass {self.epoch + 1}), the first at position {first} of the corpus: "
+                "look at the model there, or raise its precision (model.dtype). The last checkpoint is kept"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         rows = None if self._rows is None else self._rows.rows(slice(self._cursor, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,10 @@ class TrainConfig(Config):
     """Steps between metric rows."""
     cache_gib: float = Field(default=4.0, ge=0)
     """Activations up to this size are computed once and kept on disk for further epochs; 0 always recomputes."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of products in training; weights, moments and losses are float32 always. auto: bfloat16 on CUDA, else float32."""
+    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Settings that vary, by dotted name (lr, seed, dictionary.*): a dictionary for every combination, all on one stream."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the sparse operations runs."""
     store: Path = Path("store")

@@ -5,11 +5,12 @@ A new architecture is a class here, its name in `DictionaryConfig`, and a file o
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from sparse_rep.config_base import Config
+from sparse_rep.errors import ConfigError
 
 
 class DictionarySettings(Config):
@@ -116,7 +117,7 @@ class PenaltySettings(EncoderSettings):
     """Weight of the sparsity penalty, in units of activations scaled to norm sqrt(d)."""
     target_l0: float | None = Field(default=None, gt=0)
     """Active latents a token to steer to: the weight, from `penalty` on, then follows each batch; None keeps it fixed."""
-    penalty_rate: float = Field(default=1e-3, gt=0)
+    penalty_rate: float = Field(default=0.01, gt=0)
     """How fast the weight follows `target_l0`: change of its logarithm a step, times the relative distance (at most 1)."""
     penalty_warmup_tokens: int = Field(default=50_000, ge=0)
     """Training tokens over which the weight rises from 0: 5 % of a run of default length, as in Bricken et al. 2024."""
@@ -205,3 +206,14 @@ ARCHITECTURES: dict[str, type[DictionarySettings]] = {
     for cls in (TopKConfig, BatchTopKConfig, MatryoshkaConfig, StandardConfig, JumpReLUConfig, GatedConfig, MPConfig)
 }
 """The config class of each kind, in the order in which they are shown."""
+
+
+def settings_of(kind: str) -> type[DictionarySettings]:
+    """The config class of an architecture. Raises ConfigError for a kind there is none of."""
+    classes: dict[str, type[DictionarySettings]] = {
+        get_args(option.model_fields["kind"].annotation)[0]: option
+        for option in (get_args(tagged)[0] for tagged in get_args(get_args(DictionaryConfig)[0]))
+    }
+    if kind not in classes:
+        raise ConfigError(f"dictionary.kind={kind!r} is none of {', '.join(classes)}")
+    return classes[kind]

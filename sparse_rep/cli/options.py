@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,3 +26,20 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or
 def words(text: str | None) -> tuple[str, ...] | None:
     """A comma-separated list as the shell gives it."""
     return None if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
+
+
+def varied(items: list[str] | None) -> dict[str, tuple[Any, ...]] | None:
+    """`NAME=V1,V2` arguments by name, values read as YAML reads them. Raises ConfigError for one that names nothing."""
+    if items is None:
+        return None
+    import yaml
+
+    from sparse_rep.errors import ConfigError
+
+    found: dict[str, tuple[Any, ...]] = {}
+    for item in items:
+        name, sign, text = item.partition("=")
+        if not sign or not name or not words(text):
+            raise ConfigError(f"--sweep wants NAME=VALUE,VALUE,..., got {item!r}")
+        found[name] = tuple(yaml.safe_load(word) for word in words(text) or ())
+    return found

@@ -72,6 +72,17 @@ def train(
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and shuffling.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run and its dictionary.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME=V1,V2,...",
+            help="Train every combination on one stream; repeat for more names: lr, seed, dictionary.*",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of products: auto (bfloat16 on CUDA), float32 or bfloat16.")
+    ] = None,
     kernels: Annotated[str | None, typer.Option("--kernels", help="auto, triton or reference.")] = None,
     device: options.Device = None,
     store: options.Store = options.DEFAULT_STORE,
@@ -98,10 +109,14 @@ def train(
 
     A transcoder: `sparse-rep train --hook blocks.9.hook_resid_mid --target-hook blocks.9.hook_mlp_out --skip`
 
+    Several at once, on one stream of activations: `--sweep dictionary.k=16,32,64 --sweep seed=0,1` trains six, each a
+    dictionary of its own with its own metrics; also `--sweep lr=1e-3,3e-4`, `--sweep dictionary.n_latents=4608,9216` and
+    `--sweep dictionary.kind=topk,batchtopk,mp`. On several GPUs: `torchrun --nproc-per-node 8 -m sparse_rep train ...`
+
     Every setting has a name (see docs/configuration.md): `--set dictionary.k_aux=64 --set text.heldout_share=0.2`
     """
     from sparse_rep.config import TrainConfig
-    from sparse_rep.jobs.training import train_dictionary
+    from sparse_rep.jobs.training import train_dictionaries
     from sparse_rep.progress import Reporter
 
     flags = {
@@ -132,28 +147,19 @@ def train(
         n_tokens=n_tokens,
         lr=lr,
         seed=seed,
+        sweep=options.varied(sweep),
+        precision=precision,
         kernels=kernels,
         store=store,
     )
     reporter = Reporter(as_json)
-    summary = train_dictionary(settings, reporter)
-    say_result(reporter, summary)
-    reporter.say(f"Next: sparse-rep extract --store {store} --dictionaries {summary['dictionary_id']}")
-    reporter.result(**summary)
-
-
-def require_flags(architecture: str, given: set[str]) -> None:
-    """Raises ConfigError for an architecture that there is not, or a flag that means nothing to it."""
-    from sparse_rep.config_dictionary import ARCHITECTURES
-    from sparse_rep.errors import ConfigError
-
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"there is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
-    known = ARCHITECTURES[architecture].model_fields
-    for field in sorted(given - known.keys()):
-        flag = {"target_l0": "l0", "initial_threshold": "threshold"}.get(field, field)
-        ours = "--k" if "k" in known else "--l0 or --penalty"
-        raise ConfigError(f"--{flag} means nothing to {architecture}; its sparsity is set by {ours}")
+    trained = train_dictionaries(settings, reporter)
+    for summary in trained:
+        say_result(reporter, summary)
+    ids = ",".join(summary["dictionary_id"] for summary in trained)
+    reporter.say(f"Next: sparse-rep extract --store {store} --dictionaries {ids}")
+    for summary in trained:
+        reporter.result(**summary)
 
 
 def say_result(reporter: Any, summary: dict[str, Any]) -> None:

@@ -38,31 +38,47 @@ class Metric:
     value: float
 
 
-@torch.no_grad()
+class Reconstruction:
+    """Sums of one dictionary's figures, by domain: several dictionaries can be scored in one pass over the model."""
+
+    def __init__(self, dictionary: Dictionary, domains: Sequence[str]) -> None:
+        self._dictionary, self._domains = dictionary, domains
+        shape = (dictionary.d_out, dictionary.n_latents)
+        self._scored = [ReconstructionStats(*shape) for _ in domains]
+        self._everything = [ReconstructionStats(*shape) for _ in domains]
+
+    @torch.no_grad()
+    def update(self, item: ScoredBatch) -> None:
+        codes = self._dictionary.encode(item.batch)
+        x = item.batch.x if item.batch.target is None else item.batch.target
+        x_hat = self._dictionary.reconstruct(item.batch, codes)
+        for index in item.domain.unique().tolist():
+            here = item.domain == index
+            for stats, rows in ((self._everything[index], here), (self._scored[index], here & item.scored)):
+                stats.update(x[rows], x_hat[rows], codes.rows(rows))
+
+    def metrics(self) -> list[Metric]:
+        """Explained variance, FVU, L0, dead share and the rest of `ReconstructionStats`, by domain and overall.
+
+        Domains without a token are left out; with no token at all the list is empty.
+        """
+        metrics = []
+        for domain, some, every in _with_total(self._domains, self._scored, self._everything):
+            metrics += [Metric(domain, name, value) for name, value in some.summary().items()]
+            metrics += [Metric(domain, f"{name}_all_tokens", value) for name, value in every.summary().items()]
+            if every.n:
+                metrics.append(Metric(domain, "left_out_share", 1 - some.n / every.n))
+        return metrics
+
+
 def reconstruction_metrics(
     dictionary: Dictionary, batches: Iterable[ScoredBatch], domains: Sequence[str]
 ) -> list[Metric]:
-    """Explained variance, FVU, L0, dead share and the rest of `ReconstructionStats`, by domain and overall.
-
-    Domains without a token are left out; with no token at all the list is empty.
-    """
-    scored = [ReconstructionStats(dictionary.d_out, dictionary.n_latents) for _ in domains]
-    everything = [ReconstructionStats(dictionary.d_out, dictionary.n_latents) for _ in domains]
+    """All figures of one dictionary; see `Reconstruction.metrics`."""
+    reconstruction = Reconstruction(dictionary, domains)
     for item in batches:
-        codes = dictionary.encode(item.batch)
-        x = item.batch.x if item.batch.target is None else item.batch.target
-        x_hat = dictionary.reconstruct(item.batch, codes)
-        for index in item.domain.unique().tolist():
-            here = item.domain == index
-            for stats, rows in ((everything[index], here), (scored[index], here & item.scored)):
-                stats.update(x[rows], x_hat[rows], codes.rows(rows))
-    metrics = []
-    for domain, some, every in _with_total(domains, scored, everything):
-        metrics += [Metric(domain, name, value) for name, value in some.summary().items()]
-        metrics += [Metric(domain, f"{name}_all_tokens", value) for name, value in every.summary().items()]
-        if every.n:
-            metrics.append(Metric(domain, "left_out_share", 1 - some.n / every.n))
-    return metrics
+        reconstruction.update(item)
+    return reconstruction.metrics()
 
 
 def _with_total(

@@ -59,8 +59,8 @@ def test_training_stopped_in_the_middle_goes_on_and_ends_with_the_same_weights(
     whole = train_dictionary(train_config(store=tmp_path / "whole"), quiet)
     add = training.MetricRows.add
 
-    def stop_at_75(self: training.MetricRows, step: int, values: dict[str, float]) -> None:
-        add(self, step, values)
+    def stop_at_75(self: training.MetricRows, name: str, step: int, values: dict[str, float]) -> None:
+        add(self, name, step, values)
         if step == 75:
             raise KeyboardInterrupt
 
