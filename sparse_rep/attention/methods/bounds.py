@@ -15,7 +15,7 @@ from sparse_rep.attention.masks import BlockMask, LineMask, StreamedMask
 from sparse_rep.attention.method import Applies, Estimate, Method
 from sparse_rep.attention.methods.parts.block_mass import block_mass
 from sparse_rep.attention.methods.parts.blocks import best_in_row, blocks_within, diagonal_blocks, visible_blocks
-from sparse_rep.attention.methods.parts.budget import checked_budget, largest
+from sparse_rep.attention.methods.parts.budget import checked_budget, keys_within
 from sparse_rep.attention.methods.parts.scope import PREFILL
 from sparse_rep.config_base import Config
 
@@ -87,14 +87,6 @@ class OracleTokens(Method):
             return torch.zeros_like(p, dtype=torch.bool).scatter_(1, best, True) & attention.visible(lo, hi)
 
         return Estimate(StreamedMask(attention.n_heads, n, keep), pairs_read=1.0)
-
-
-def keys_within(context: Context, budget: float) -> int:
-    """Most keys a query may keep, the same for every query (those that see fewer keep all), within a share of the pairs."""
-    seen = torch.full((context.n,), context.n)
-    if context.causal:
-        seen = torch.arange(1, context.n + 1).clamp(max=context.window or context.n)
-    return largest(lambda k: seen.clamp(max=k).sum().item(), budget * context.visible_pairs, 1, context.n)
 
 
 class RandomBlocksConfig(Config):

@@ -29,7 +29,7 @@ class FlexPrefillConfig(Config):
     gamma: float = Field(default=0.95, gt=0, le=1)
     """Share of attention that the chosen lines or blocks must hold."""
     tau: float = Field(default=0.1, ge=0)
-    """Query-aware heads: those whose last block's attention pooled products predict to within this root Jensen-Shannon distance."""
+    """A head is query-aware where pooled products predict its last block's attention to this root Jensen-Shannon distance."""
     min_blocks: int = Field(default=1, ge=1)
     """Fewest vertical and fewest slash blocks."""
 

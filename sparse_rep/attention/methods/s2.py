@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import visible_blocks
+from sparse_rep.attention.methods.parts.blocks import block_pairs, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget, largest
 from sparse_rep.attention.methods.parts.scope import causal_prefill
 from sparse_rep.config_base import Config
@@ -72,17 +72,16 @@ class S2(Method):
 
     def _within(self, context: Context, budget: float) -> tuple[int, int]:
         """Local blocks within half of the budget, the smallest stride within all of it, and local blocks with what is left."""
-        visible = visible_blocks(context, self.config.block, self.config.block)
-        limit = budget * visible.sum().item()
-        apart = _blocks_apart(len(visible))
+        pairs = block_pairs(context, self.config.block)
+        limit = budget * context.visible_pairs
+        apart = _blocks_apart(len(pairs))
 
         def kept(local: int, stride: int) -> float:
-            far = (visible & (apart >= local)).sum().item()
-            return (visible & (apart < local)).sum().item() + far / stride
+            return (pairs * (apart < local)).sum().item() + (pairs * (apart >= local)).sum().item() / stride
 
-        local = largest(lambda x: kept(x, len(visible)), limit / 2, 1, len(visible))
-        stride = -largest(lambda x: kept(local, -x), limit, -len(visible), -1)
-        return largest(lambda x: kept(x, stride), limit, local, len(visible)), stride
+        local = largest(lambda x: kept(x, len(pairs)), limit / 2, 1, len(pairs))
+        stride = -largest(lambda x: kept(local, -x), limit, -len(pairs), -1)
+        return largest(lambda x: kept(x, stride), limit, local, len(pairs)), stride
 
 
 def head_step(context: Context, stride: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparse_rep.attention.layer import Context
 from sparse_rep.errors import ConfigError
 
 
@@ -38,3 +39,16 @@ def largest_each(
         lows, highs = torch.where(within, middle, lows), torch.where(within, highs, (middle - 1).clamp(min=low))
         highs = torch.maximum(lows, highs)
     return lows
+
+
+def keys_within(context: Context, budget: float) -> int:
+    """Most keys a query may keep, the same for every query (those that see fewer keep all), within a share of the pairs."""
+    seen = keys_seen(context)
+    return largest(lambda k: seen.clamp(max=k).sum().item(), budget * context.visible_pairs, 1, context.n)
+
+
+def keys_seen(context: Context) -> Int[Tensor, " n"]:
+    """Keys that the layer's own mask shows each query."""
+    if not context.causal:
+        return torch.full((context.n,), context.n)
+    return torch.arange(1, context.n + 1).clamp(max=context.window or context.n)
