@@ -39,8 +39,8 @@ class FileEntry(Entry):
 
 
 class ShardEntry(Entry):
-    """Corpus tokens [tok_lo, tok_hi), committed whole. Once the run is sealed the code files live on in buckets and only
-    their figures stay here, for the record."""
+    """Corpus tokens [tok_lo, tok_hi), committed whole. Once the run is sealed the code files live on in buckets, big tables in
+    joined files, and only their figures stay here, for the record."""
 
     name: str
     tok_lo: int
@@ -71,6 +71,8 @@ class SealedCodes(Entry):
 class SealedIndex(Entry):
     codes: dict[str, SealedCodes]
     index: FileEntry
+    tables: dict[str, tuple[FileEntry, ...]] = {}
+    """Tables whose shards were joined."""
 
 
 class Manifest(Entry):
@@ -105,16 +107,22 @@ class Manifest(Entry):
         """Every file that has to be there."""
         for shard in self.shards:
             yield from shard.activations.values()
-            yield from shard.tables.values()
+            yield from (file for name, file in shard.tables.items() if name not in self.joined)
             if self.sealed is None:
                 yield from shard.codes.values()
         for parts in self.tables.values():
             yield from parts.values()
+        yield from (file for files in self.joined.values() for file in files)
         if self.sealed is not None:
             yield self.sealed.index
             for codes in self.sealed.codes.values():
                 yield from codes.files.values()
                 yield from codes.by_token
+
+    @property
+    def joined(self) -> dict[str, tuple[FileEntry, ...]]:
+        """Tables whose rows lie in files of their own and no longer in the shards'."""
+        return {} if self.sealed is None else self.sealed.tables
 
     def code_files(self) -> Iterator[FileEntry]:
         """The files that hold codes, one copy of each code."""

@@ -41,6 +41,10 @@ def table_file(table: str, part: str) -> str:
     return f"tables/{table}/{part}.parquet"
 
 
+def joined_file(table: str, value: int, generation: int) -> str:
+    return f"tables/{table}/g{generation}-{value:05d}.parquet"
+
+
 def index_file(generation: int) -> str:
     return f"index.g{generation}.duckdb"
 

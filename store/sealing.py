@@ -28,10 +28,11 @@ from sparse_rep.store.compact import Chunk, ShardFiles, bucket_size, chunk_bound
 from sparse_rep.store.corpus import corpora_folder
 from sparse_rep.store.corpus_view import Encoded, open_corpus
 from sparse_rep.store.errors import StoreError
+from sparse_rep.store.joining import join
 from sparse_rep.store.lease import Lease
 from sparse_rep.store.manifest import FileEntry, Manifest, SealedCodes, SealedIndex, read_manifest
 from sparse_rep.store.pages import Pages
-from sparse_rep.store.parquet import BY_FEATURE, codes_table, write_parquet
+from sparse_rep.store.parquet import BY_FEATURE, RUNS, codes_table, write_parquet
 from sparse_rep.store.views import literal, parquet
 from sparse_rep.store.writer import remove_unlisted
 
@@ -124,12 +125,13 @@ class _Seal:
             pages = Pages(con, self.manifest.run_id, self.manifest.corpus_id, view, self.encoded)
             codes = {dictionary: self._dictionary(dictionary, pages) for dictionary in self.manifest.dictionaries()}
             self._carry(pages)
+        tables = {name: self._joined(name) for name in RUNS if any(name in s.tables for s in self.manifest.shards)}
         sync_file(index)
         rows = sum(entry.n_latents for entry in codes.values())
         path = names.index_file(self.generation)
         entry = FileEntry(path=path, rows=rows, bytes=index.stat().st_size, sha256=file_sha256(index))
         index.replace(self.folder / path)
-        return SealedIndex(codes=codes, index=entry)
+        return SealedIndex(codes=codes, index=entry, tables=tables)
 
     @contextmanager
     def _database(self, index: Path, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -194,6 +196,10 @@ class _Seal:
 
     def _n_latents(self, dictionary: str) -> int | None:
         return dictionary_row(self.store, dictionary).get("n_latents")
+
+    def _joined(self, table: str) -> tuple[FileEntry, ...]:
+        files = [s.tables[table] for s in self.manifest.shards if table in s.tables and s.tables[table].rows]
+        return join(self.folder, table, self.generation, files, functools.partial(self._report, table))
 
     def _carry(self, pages: Pages) -> None:
         for name in ("feature_logits", "feature_neighbors"):

@@ -140,7 +140,10 @@ def table_branches(folder: Path, manifest: Manifest, branches: Branches) -> None
     files: dict[str, list[FileEntry]] = defaultdict(list)
     for shard in manifest.shards:
         for name, file in shard.tables.items():
-            files[name].append(file)
+            if name not in manifest.joined:
+                files[name].append(file)
+    for name, joined in manifest.joined.items():
+        files[name].extend(joined)
     for name, parts in manifest.tables.items():
         files[name].extend(parts.values())
     for name, listed in files.items():

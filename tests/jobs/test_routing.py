@@ -22,7 +22,7 @@ from sparse_rep.jobs.routing import profile_routing
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
 from sparse_rep.routing.capture import routing_activations
-from sparse_rep.store import Store
+from sparse_rep.store import Store, seal, verify
 
 Make = Callable[..., RoutingConfig]
 
@@ -172,3 +172,27 @@ def test_the_command_writes_routes(routing_config: Make, workshop: Path) -> None
     )
     assert found["n"] > 0
     assert (found["l"], found["k"]) == (2, 3)
+
+
+def test_sealing_joins_the_shards_by_layer_and_changes_no_row(routing_config: Make, quiet: Reporter) -> None:
+    config = routing_config("qwen2_moe")
+    run = profile_routing(config, quiet)["run_id"]
+    store = Store(config.store)
+    before, hash_before = rows(store, run), store.manifest(run).content_hash
+    assert len(store.manifest(run).shards) > 2
+    seal(store, run)
+    for name, column in rows(store, run).items():
+        np.testing.assert_array_equal(column, before[name])
+    manifest = store.manifest(run)
+    assert manifest.content_hash == hash_before
+    assert [file.path for file in manifest.joined["routes"]] == [
+        "tables/routes/g1-00000.parquet",
+        "tables/routes/g1-00002.parquet",
+    ]
+    on_disk = {str(p.relative_to(store.run_path(run))) for p in (store.run_path(run) / "tables" / "routes").iterdir()}
+    assert on_disk == {file.path for file in manifest.joined["routes"]}
+    in_order = store.query("SELECT tok FROM routes WHERE run_id = $r AND layer = 2 AND rank = 1", r=run)[
+        "tok"
+    ].to_numpy()
+    assert (np.diff(in_order.astype(int)) > 0).all()
+    assert verify(store, run) == []
