@@ -23,9 +23,12 @@ from sparse_rep.kernels.pursuit import fp32_sums
 MAX_ATOMS = 32_768
 """Correlations that one program can hold in registers."""
 
-NEAR_TIE = 2.0**-11
+NEAR_TIE = 2.0**-12
 """Correlations closer than this share of the best are computed anew: a few times what the Gram matrix's rounding can move
-them. On random tokens that is one step in a hundred."""
+them. On random tokens that is one step in two hundred; at twice and half of it the same picks came out."""
+
+AT_ONCE = 4
+"""Atoms whose rows are asked for together when a residual is built again: one at a time, their latency is what it costs."""
 
 BACKWARD_BYTES = 256 * 2**20
 """Buffer of the backward's per-use rows; tokens are taken in chunks that fit."""
@@ -86,7 +89,7 @@ def _score(pick):
 def pursuit_kernel(
     corr_ptr, gram_ptr, x_ptr, atoms_ptr, norm2_ptr, values_ptr, indices_ptr, norms_ptr, k, m, d, tol,
     R1: tl.constexpr, R2: tl.constexpr, C: tl.constexpr, D2: tl.constexpr, K2: tl.constexpr,
-    SIGNED: tl.constexpr, CARRY: tl.constexpr, NEAR: tl.constexpr,
+    SIGNED: tl.constexpr, CARRY: tl.constexpr, NEAR: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     corr_ptr += row * m
@@ -113,10 +116,13 @@ def pursuit_kernel(
                 # x minus the decoded prefix, from the picks that this program has stored.
                 tl.debug_barrier()
                 left = tl.load(x_ptr + row * d + features, mask=features < d, other=0.0).to(tl.float32)
-                for s in range(0, step):
-                    used = tl.load(indices_ptr + row * k + s)
-                    a = tl.load(atoms_ptr + used * d + features, mask=features < d, other=0.0).to(tl.float32)
-                    left -= tl.load(values_ptr + row * k + s) * a
+                for start in range(0, step, AT_ONCE):
+                    for ahead in tl.static_range(AT_ONCE):
+                        there = start + ahead < step
+                        used = tl.load(indices_ptr + row * k + start + ahead, mask=there, other=0)
+                        weight = tl.load(values_ptr + row * k + start + ahead, mask=there, other=0.0)
+                        a = tl.load(atoms_ptr + used * d + features, mask=features < d, other=0.0)
+                        left -= weight * a.to(tl.float32)
                 pick = tl.full((), 0, tl.int64)
                 candidate = _next_near(c1, first, -1, floor, SIGNED)
                 if R2 > 0:
@@ -246,7 +252,7 @@ def gram_pursuit(
     pursuit_kernel[(n,)](
         correlations, gram, x, atoms, norm2, values, indices, norms, k, m, d, tol,
         R1=R1, R2=R2, C=columns, D2=triton.next_power_of_2(d), K2=triton.next_power_of_2(k),
-        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, NEAR=NEAR_TIE, num_warps=warps, maxnreg=registers,
+        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, NEAR=NEAR_TIE, AT_ONCE=AT_ONCE, num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return values, indices, norms
 
