@@ -252,7 +252,8 @@ def gram_pursuit(
     pursuit_kernel[(n,)](
         correlations, gram, x, atoms, norm2, values, indices, norms, k, m, d, tol,
         R1=R1, R2=R2, C=columns, D2=triton.next_power_of_2(d), K2=triton.next_power_of_2(k),
-        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, NEAR=NEAR_TIE, AT_ONCE=AT_ONCE, num_warps=warps, maxnreg=registers,
+        SIGNED=not nonnegative, CARRY=x.dtype == torch.float32, NEAR=NEAR_TIE, AT_ONCE=AT_ONCE,
+        num_warps=warps, maxnreg=registers,
     )  # fmt: skip
     return values, indices, norms
 
