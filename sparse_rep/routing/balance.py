@@ -13,9 +13,8 @@ def balance_loss(probabilities: Float[Tensor, "n e"], chosen: Int[Tensor, "n k"]
     1 for a router that is uniform in both, E where one expert gets everything (Fedus et al. 2021, arXiv 2101.03961, eq. 4, with
     f summing to 1 for any k; OLMoE's is k times this).
     """
-    n_experts = probabilities.shape[1]
-    share = torch.bincount(chosen.flatten(), minlength=n_experts) / chosen.numel()
-    return n_experts * (share * probabilities.mean(0)).sum()
+    share = torch.zeros_like(probabilities).scatter(1, chosen, 1 / chosen.shape[1]).mean(0)
+    return probabilities.shape[1] * (share * probabilities.mean(0)).sum()
 
 
 def z_loss(logits: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
