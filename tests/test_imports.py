@@ -31,7 +31,7 @@ ALLOWED = {
     "progress": set(),
     "synthetic": set(),
     "config_base": {"errors"},
-    "config_dictionary": {"config_base"},
+    "config_dictionary": {"config_base", "errors"},
     "config": {"config_base", "config_dictionary", "errors"},
     "codes": set(),
     "activations": {"errors"},
