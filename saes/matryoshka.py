@@ -45,8 +45,9 @@ class Matryoshka(EncoderDictionary):
     def loss(self, batch: ActivationBatch) -> dict[str, Tensor]:
         """Sum over prefixes of their normalised MSE (`fvu` is that of the whole) plus the weighted AuxK loss of the whole."""
         x, target = self.scaled(batch)
+        width = slots(self.k, self.n_latents)
         values, indices = ops.topk_encode(
-            x, self.W_enc, self.b_enc, slots(self.k, self.n_latents), self.centre, backend=self.backend, check=False
+            x, self.W_enc, self.b_enc, width, self.centre, select_fp32=True, backend=self.backend, check=False
         )
         mask = selected(values, self.k)
         self.threshold.update(values, mask)
