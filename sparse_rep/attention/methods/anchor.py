@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sparse_rep.attention.layer import Context, LayerAttention
-from sparse_rep.attention.masks import BlockMask, UnionMask
+from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
 from sparse_rep.attention.methods.parts.blocks import block_pairs, mean_pool
 from sparse_rep.attention.methods.parts.budget import checked_budget
@@ -63,12 +63,9 @@ class Anchor(Method):
         else:
             room = budget * context.visible_pairs - (sizes * region).sum().item()
             theta = _theta_for(excess, _stripe_pairs(context, step * c.block, attention.device), room)
-        stripes = excess >= -theta[:, None, None]
-        stripes &= excess > float("-inf")
-        wide = region.to(attention.device).expand(context.n_heads, -1, -1)
-        mask = UnionMask(
-            (BlockMask(wide, context.n, c.block, c.block), BlockMask(stripes, context.n, step * c.block, 1))
-        )
+        columns = (excess >= -theta[:, None, None]) & (excess > float("-inf"))
+        columns |= self._anchor(context, step, attention.device)
+        mask = BlockMask(columns, context.n, step * c.block, 1)
         read = (sizes * region).sum().item() + context.visible_pairs / c.block
         return Estimate(mask, pairs_read=read / context.visible_pairs, notes={"step": step, "theta": theta.tolist()})
 
@@ -77,6 +74,12 @@ class Anchor(Method):
         at = torch.arange(b)
         below = at[:, None] >= at
         return below & ((at < self.config.initial) | (at[:, None] // step == at // step))
+
+    def _anchor(self, context: Context, step: int, device: torch.device) -> Bool[Tensor, "e n"]:
+        """The anchor as columns of each group: causality cuts a group's own to what lies up to the query."""
+        rows, key = step * self.config.block, torch.arange(context.n, device=device)
+        group = torch.arange(-(-context.n // rows), device=device)[:, None]
+        return (key < self.config.initial * self.config.block) | (key // rows == group)
 
     def _step_within(self, context: Context, sizes: Tensor, budget: float) -> int:
         step = self.config.step

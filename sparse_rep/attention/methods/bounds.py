@@ -10,14 +10,15 @@ from jaxtyping import Bool
 from pydantic import Field
 from torch import Tensor
 
+from sparse_rep.attention.dense import rule_of
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask, LineMask, StreamedMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.block_mass import block_mass
 from sparse_rep.attention.methods.parts.blocks import best_in_row, blocks_within, diagonal_blocks, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget, keys_within
 from sparse_rep.attention.methods.parts.scope import PREFILL
 from sparse_rep.config_base import Config
+from sparse_rep.kernels.attention import block_mass, log_sum_exp
 
 
 class OracleBlocksConfig(Config):
@@ -49,7 +50,10 @@ class OracleBlocks(Method):
         top = self.config.top if budget is None else blocks_within(context, block, budget)
         visible = visible_blocks(context, block, block, attention.device)
         own = diagonal_blocks(context, block, block, attention.device)
-        keep = best_in_row(block_mass(attention, block), top, visible, (own,))
+        rule = rule_of(attention)
+        lse = log_sum_exp(attention.q, attention.k, rule)
+        mass = block_mass(attention.q, attention.k, lse, rule, block=block)
+        keep = best_in_row(mass, top, visible, (own,))
         return Estimate(BlockMask(keep, context.n, block, block), pairs_read=1.0)
 
 

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from sparse_rep.attention.dense import rule_of
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.block_mass import block_mass
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.config_base import Config
+from sparse_rep.kernels.attention import block_mass, log_sum_exp
 
 
 class SparseDConfig(Config):
@@ -57,7 +58,9 @@ class SparseD(Method):
         if self.early(context):
             everything = torch.ones((context.n_heads, b, b), dtype=torch.bool, device=attention.device)
             return Estimate(BlockMask(everything, context.n, c.block, c.block), notes={"early": True})
-        mass = block_mass(attention, c.block)
+        rule = rule_of(attention)
+        lse = log_sum_exp(attention.q, attention.k, rule)
+        mass = block_mass(attention.q, attention.k, lse, rule, block=c.block)
         keep = torch.zeros_like(mass, dtype=torch.bool)
         for kind in self._kinds(attention):
             held = int(kind.sum())
