@@ -32,13 +32,13 @@ def join(
                 statistics = file.metadata.row_group(number).column(column).statistics
                 assert statistics.min == statistics.max, "a row group holds one value"
                 groups[statistics.min].append(number)
-            schema = file.schema_arrow
         for value, numbers in groups.items():
             places[value].append((folder / shard.path, numbers))
     entries = []
     for done, value in enumerate(sorted(places)):
         path = names.joined_file(table, value, generation)
         with atomic_file(folder / path) as file:
+            schema = pq.read_schema(places[value][0][0])
             out = TableFile(file, schema, ENCODINGS[table])
             _copy(places[value], out)
             out.close()

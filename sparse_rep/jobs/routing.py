@@ -70,8 +70,8 @@ class RoutingCapture(Capture):
         return Found(tables=self._rows.take())
 
     def finish(self, run: RunWriter, store: Store) -> None:
-        parts = (_columns(store, run.run_id, table) for table in ("router_sums", "expert_sums"))
-        routers, experts = totals(self._hooks.routers, *parts)
+        of_routers, of_experts = (_columns(store, run.run_id, table) for table in ("router_sums", "expert_sums"))
+        routers, experts = totals(self._hooks.routers, of_routers, of_experts)
         run.write_table("routers", routers)
         run.write_table("experts", experts)
 

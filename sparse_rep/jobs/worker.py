@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar, final
@@ -35,7 +35,7 @@ class CaptureWorker:
 
     @torch.no_grad()
     def run(self, task: ShardTask) -> ShardResult:
-        seconds: Counter[str] = Counter()
+        seconds: dict[str, float] = defaultdict(float)
         inside = self._windows.within(task.tok_lo, task.tok_hi)
         with ExitStack() as attached:
             for capture in self._captures:
@@ -52,8 +52,9 @@ class CaptureWorker:
         found = [capture.take() for capture in self._captures]
         seconds["collect"] += time.perf_counter() - at
         for part in found:
-            seconds.update(part.seconds)
-            seconds["collect"] -= sum(part.seconds.values())
+            for phase, spent in part.seconds.items():
+                seconds[phase] += spent
+                seconds["collect"] -= spent
         return ShardResult(
             task,
             codes=_joined(part.codes for part in found),

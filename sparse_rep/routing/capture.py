@@ -131,8 +131,9 @@ class RouterHooks:
     def _compared(self, routers: Sequence[Router], logits: Tensor) -> Tensor:
         """What experts are compared by, -inf for those of groups that are not allowed."""
         biases = [self._biases[r.name] for r in routers]
-        biased = biases[0] is not None
-        compared = logits.sigmoid() + torch.stack(biases)[:, None] if biased else logits
+        known = [bias for bias in biases if bias is not None]
+        biased = len(known) == len(biases)
+        compared = logits.sigmoid() + torch.stack(known)[:, None] if biased else logits
         if routers[0].groups is None:
             return compared
         n_groups, allowed = routers[0].groups
