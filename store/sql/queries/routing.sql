@@ -196,7 +196,7 @@ paths AS (
     WHERE r.run_id = $run AND r.rank = 1
     GROUP BY r.tok
 )
-SELECT path, count(*) AS n, sum(n) OVER () AS n_tokens, count(*) OVER () AS n_paths
+SELECT path, count(*) AS n, (sum(n) OVER ())::UBIGINT AS n_tokens, count(*) OVER () AS n_paths
 FROM paths
 WHERE length = $n_layers
 GROUP BY path
@@ -238,7 +238,7 @@ loads AS (
     WHERE x.run_id = $run AND NOT x.shared
     GROUP BY x.layer
 )
-SELECT l.layer, sum(l.n_tokens) AS n_tokens, sum(l.n_shared) / sum(l.n_choices) AS agreement,
+SELECT l.layer, sum(l.n_tokens)::UBIGINT AS n_tokens, sum(l.n_shared) / sum(l.n_choices) AS agreement,
     sqrt(var_pop(l.without) * (count(*) - 1)) * 2.093 AS half,
     greatest(agreement - half, 0) AS lo, least(agreement + half, 1) AS hi,
     sum(l.n_first) / sum(l.n_tokens) AS first_agreement,
@@ -278,5 +278,6 @@ SELECT y.feature, y.b::UBIGINT AS n_both, y.f::UBIGINT AS n_feature, s.e::UBIGIN
     y.b / s.e AS p_feature_given_expert, y.b / y.f AS p_expert_given_feature, y.b * s.t / (y.f * s.e) AS lift,
     lift * exp(-p.half) AS lo, lift * exp(p.half) AS hi
 FROM busy AS y CROSS JOIN sums AS s LEFT JOIN spread AS p USING (feature)
+WHERE lift > 1
 ORDER BY y.b * ln(lift) DESC, y.feature
 LIMIT $limit;
