@@ -37,7 +37,7 @@ class Tree(nn.Module):
     def leaf_probabilities(self, go_left: Float[Tensor, "*rows splits"]) -> Float[Tensor, "*rows leaves"]:
         """Product along each leaf's path of the probabilities of going its way; a tree's leaves sum to 1."""
         # A last column of 1 stands in above leaves that lie higher than the deepest.
-        padded = torch.cat([go_left, torch.ones_like(go_left[..., :1])], dim=-1)
+        padded = torch.cat([go_left, go_left.new_ones(*go_left.shape[:-1], 1)], dim=-1)
         reached = torch.ones_like(padded[..., :1]).expand(*padded.shape[:-1], self.n_leaves)
         for node, left in zip(self.node, self.left, strict=True):
             step = padded[..., node]
