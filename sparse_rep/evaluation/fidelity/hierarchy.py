@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparse_rep.evaluation.fidelity.streams import HELDOUT, TOKENS, WORLD, generator
+
 PARENT_PROBABILITY = (0.2,) * 3 + (0.05,) * 8
 CHILDREN = 3
 CHILD_PROBABILITY = 0.2
@@ -48,24 +50,24 @@ def siblings(q: Float[Tensor, "n d"], epsilon: float) -> Float[Tensor, "n d"]:
     return mixed / mixed.norm(dim=-1, keepdim=True)
 
 
-def directions(correlation: float, generator: torch.Generator) -> Float[Tensor, "f f"]:
+def directions(correlation: float, rng: torch.Generator) -> Float[Tensor, "f f"]:
     """Unit directions: parents have this pairwise cosine, the children of one parent too; all else is orthogonal."""
-    q = torch.linalg.qr(torch.randn(N_FEATURES, N_FEATURES, generator=generator)).Q
+    q = torch.linalg.qr(torch.randn(N_FEATURES, N_FEATURES, generator=rng)).Q
     groups = [q[:N_PARENTS], *q[N_PARENTS:].split(CHILDREN)]
     return torch.cat([siblings(group, mixing(correlation, len(group))) for group in groups])
 
 
-def magnitudes(n: int, generator: torch.Generator) -> Float[Tensor, "n f"]:
+def magnitudes(n: int, rng: torch.Generator) -> Float[Tensor, "n f"]:
     """Which features are active in n tokens, and how much."""
     parents = torch.tensor(PARENT_PROBABILITY).cumsum(0)
-    u = torch.rand(2, n, generator=generator)
+    u = torch.rand(2, n, generator=rng)
     parent = torch.searchsorted(parents / parents[-1], u[0]).clamp(max=N_PARENTS - 1)
     child = (u[1] / CHILD_PROBABILITY).long()  # beyond the last child: none
     has_child = (parent < len(PARENT_OF) // CHILDREN) & (child < CHILDREN)
     active = torch.zeros(n, N_FEATURES)
     active[torch.arange(n), parent] = 1
     active[has_child, N_PARENTS + parent[has_child] * CHILDREN + child[has_child]] = 1
-    return active * (MAGNITUDE + SPREAD * torch.randn(n, N_FEATURES, generator=generator))
+    return active * (MAGNITUDE + SPREAD * torch.randn(n, N_FEATURES, generator=rng))
 
 
 @final
@@ -77,7 +79,7 @@ class HierarchyWorlds:
 
     def __init__(self, seeds: Sequence[int], correlation: float, batch_tokens: int) -> None:
         self.seeds, self.batch_tokens = tuple(seeds), batch_tokens
-        worlds = [directions(correlation, _generator(seed, 0)) for seed in seeds]
+        worlds = [directions(correlation, generator(seed, WORLD)) for seed in seeds]
         self.directions: Float[Tensor, "s f d"] = torch.stack(worlds)
         self._block: tuple[int, Tensor] | None = None
 
@@ -85,18 +87,14 @@ class HierarchyWorlds:
         """The tokens of one training step, in every world."""
         block, at = divmod(step, BLOCK)
         if self._block is None or self._block[0] != block:
-            active = self._magnitudes(BLOCK * self.batch_tokens, 2 + block)
+            active = self._magnitudes(BLOCK * self.batch_tokens, TOKENS, block)
             self._block = block, (active @ self.directions).unflatten(1, (BLOCK, self.batch_tokens))
         return self._block[1][:, at]
 
     def heldout(self, n: int) -> tuple[Float[Tensor, "s n d"], Float[Tensor, "s n f"]]:
         """n tokens no step sees, with the true magnitudes of their features."""
-        active = self._magnitudes(n, 1)
+        active = self._magnitudes(n, HELDOUT)
         return active @ self.directions, active
 
-    def _magnitudes(self, n: int, stream: int) -> Float[Tensor, "s n f"]:
-        return torch.stack([magnitudes(n, _generator(seed, stream)) for seed in self.seeds])
-
-
-def _generator(seed: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + stream)
+    def _magnitudes(self, n: int, *stream: int) -> Float[Tensor, "s n f"]:
+        return torch.stack([magnitudes(n, generator(seed, *stream)) for seed in self.seeds])

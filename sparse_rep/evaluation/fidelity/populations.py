@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sparse_rep.evaluation.fidelity.streams import PREFIXES, WEIGHTS, generator
 from sparse_rep.saes.unit_rows import random_unit_rows
 
 
@@ -49,7 +50,7 @@ class Population(nn.Module, ABC):
 
 def initial_atoms(m: int, d: int, seeds: Sequence[int]) -> Float[Tensor, "s m d"]:
     """Directions uniform on the sphere, from each seed's own generator."""
-    return torch.stack([random_unit_rows(m, d, torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.stack([random_unit_rows(m, d, generator(seed, WEIGHTS)) for seed in seeds])
 
 
 def squared_error(x: Float[Tensor, "s n d"], x_hat: Float[Tensor, "s n d"]) -> Float[Tensor, " s"]:
@@ -170,9 +171,7 @@ class MatryoshkaPopulation(Population):
             lengths = torch.arange(self.m).sqrt()
             weights = lengths.diff().expand(self.DRAWN, -1)
             drawn = [
-                torch.multinomial(
-                    weights, self.N_PREFIXES - 1, generator=torch.Generator().manual_seed(seed * 7919 + block)
-                )
+                torch.multinomial(weights, self.N_PREFIXES - 1, generator=generator(seed, PREFIXES, block))
                 for seed in self.seeds
             ]
             lengths = torch.nn.functional.pad(torch.stack(drawn) + 1, (0, 1), value=self.m)
