@@ -1,6 +1,6 @@
 """Training steps of ours and of other libraries on one device, in one run: right first, then timed.
 
-    python benchmarks/training.py [--only topk-small,topk-large,batchtopk,mp,eight,auxk,cpu] [--profile]
+    python benchmarks/training.py [--only check,topk-small,topk-large,batchtopk,mp,eight,auxk] [--profile]
 
 Checked: a step of ours equals the specification (each coder's `loss` with autograd and torch's Adam) in fp32, and 200 losses
 in bf16 follow the fp32 curve. Timed: whole steps on n = 8,192 random tokens already on the device (median of 30, device
@@ -24,10 +24,11 @@ from unittest.mock import MagicMock
 import torch
 
 from sparse_rep.activations import ActivationBatch
-from sparse_rep.config import TopKConfig
+from sparse_rep.config_dictionary import settings_of
 from sparse_rep.saes.bank import Bank, Member, Schedule
-from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.topk_bank import TopKBank
+from sparse_rep.saes.banks import assemble
+from sparse_rep.saes.coder import Dictionary
+from sparse_rep.saes.registry import build_coder
 
 N = 8192
 SMALL, LARGE = (768, 24_576, 32), (2304, 65_536, 64)
@@ -43,26 +44,28 @@ def tokens(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return (torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) + 0.5).to(DEVICE)
 
 
-def coder(d: int, m: int, k: int, seed: int = 0, dead: float = 0, **settings: Any) -> TopK:
-    made = TopK(TopKConfig(n_latents=m, k=k, **settings), d)
-    made.initialise(tokens(1024, d).cpu(), torch.Generator().manual_seed(seed))
+def coder(kind: str, d: int, m: int, k: int, seed: int = 0, dead: float = 0, **settings: Any) -> Any:
+    """Initialised on the device; of a `dead` share the latents have long not fired, and hardly can."""
+    made = build_coder(settings_of(kind)(n_latents=m, k=k, **settings), d)  # pyright: ignore[reportCallIssue]
+    made.to(DEVICE).train().initialise(tokens(1024, d), torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        made.b_enc[: int(dead * m)] = -1e3
+        if kind != "mp":
+            made.b_enc[: int(dead * m)] = -1e3
     made.firing.tokens_since_fired[: int(dead * m)] = 10**9
-    return made.to(DEVICE).train()
+    return made
 
 
-def bank(coders: list[TopK], dtype: torch.dtype, n_steps: int = 1000, lr: float = 1e-4) -> TopKBank:
+def bank(coders: list[Dictionary], dtype: torch.dtype, n_steps: int = 1000, lr: float = 1e-4) -> Any:
     members = {str(i): Member(c, lr) for i, c in enumerate(coders)}
-    return TopKBank(members, Schedule(n_steps, 0.05, 0.2), dtype)
+    (made,) = assemble(members, Schedule(n_steps, 0.05, 0.2), torch.device(DEVICE), dtype)
+    return made
 
 
 def timed(step: Step, repeats: int = 30, warmup: int = 8) -> dict[str, float]:
-    """Median milliseconds of a step and the peak GiB, tokens and weights included."""
+    """Median milliseconds of a step and the peak GiB, tokens, weights and the first steps (before a graph) included."""
     for _ in range(warmup):
         step()
     torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
     times = []
     for _ in range(repeats):
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -100,6 +103,7 @@ def stepper(made: Bank, x: torch.Tensor) -> Step:
 
 
 def ours(
+    kind: str,
     shape: tuple[int, int, int],
     members: int = 1,
     dtype: torch.dtype = torch.bfloat16,
@@ -107,8 +111,7 @@ def ours(
     graph: bool = True,
 ) -> Step:
     d, m, k = shape
-    coders = [coder(d, m, k, seed, dead, dead_after_tokens=10**8) for seed in range(members)]
-    made = bank(coders, dtype)
+    made = bank([coder(kind, d, m, k, seed, dead, dead_after_tokens=10**8) for seed in range(members)], dtype)
     made.use_graph = graph
     return stepper(made, tokens(N, d))
 
@@ -116,7 +119,7 @@ def ours(
 # -- right first ------------------------------------------------------------------------------------------------------------
 
 
-def twin_step(c: TopK, optimiser: torch.optim.Adam, lr: float, x: torch.Tensor) -> float:
+def twin_step(c: Any, optimiser: torch.optim.Adam, lr: float, x: torch.Tensor) -> float:
     """The specification: autograd, torch's clipping and Adam."""
     for group in optimiser.param_groups:
         group["lr"] = lr
@@ -130,7 +133,7 @@ def twin_step(c: TopK, optimiser: torch.optim.Adam, lr: float, x: torch.Tensor) 
     return float(losses["fvu"].detach())
 
 
-def check(members: int, dtype: torch.dtype, steps: int, dead: float, label: str) -> None:
+def check(kind: str, members: int, dtype: torch.dtype, steps: int, dead: float, label: str) -> None:
     """Losses of a bank and of its members' twins on planted data; the largest gap, and that of the weights."""
     d, m, k, n = 256, 4096, 16, 2048
     atoms = torch.nn.functional.normalize(torch.randn(2 * d, d, generator=torch.Generator().manual_seed(5)), dim=-1)
@@ -140,7 +143,8 @@ def check(members: int, dtype: torch.dtype, steps: int, dead: float, label: str)
         codes = torch.zeros(n, 2 * d).scatter(1, torch.rand(n, 2 * d, generator=rng).topk(8).indices, 1.0)
         return (codes * torch.rand(n, 2 * d, generator=rng) @ atoms + 0.3).to(DEVICE)
 
-    coders = [coder(d, m, k - 3 * i, i, dead, dead_after_tokens=10**8) for i in range(members)]
+    fewer = 3 if kind == "topk" else 0
+    coders = [coder(kind, d, m, k - fewer * i, i, dead, dead_after_tokens=10**8) for i in range(members)]
     start = batch()
     for i, c in enumerate(coders):
         c.initialise(start, torch.Generator().manual_seed(i))
@@ -158,9 +162,8 @@ def check(members: int, dtype: torch.dtype, steps: int, dead: float, label: str)
             expected = twin_step(twin, optimisers[i], rate, x)
             gaps.append(abs(float(losses[str(i)]["fvu"]) - expected) / expected)
             if step == 0:
-                for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-                    a, b = getattr(coders[i], name), getattr(twin, name)
-                    first[name] = float((a - b).norm() / b.norm().clamp(min=1e-12))
+                for (name, a), b in zip(coders[i].named_parameters(), twin.parameters(), strict=True):
+                    first[name] = float(((a - b).norm() / b.norm().clamp(min=1e-12)).detach())
     say(
         check=label, steps=steps, members=members, dtype=str(dtype), largest_loss_gap=max(gaps), last_gap=gaps[-1],
         first_step=first, first_loss_gap=gaps[0],
@@ -235,10 +238,10 @@ def peers(row: str, kind: str, shape: tuple[int, int, int]) -> None:
         measure(row, "sparsify bf16", lambda: sparsify_step(shape))
 
 
-def profile(shape: tuple[int, int, int], dead: float = 0) -> None:
+def profile(kind: str, shape: tuple[int, int, int], dead: float = 0) -> None:
     """Where a step's time goes: kernels by name, microseconds a step, without the graph."""
     d, m, k = shape
-    made = bank([coder(d, m, k, 0, dead, dead_after_tokens=10**8)], torch.bfloat16)
+    made = bank([coder(kind, d, m, k, 0, dead, dead_after_tokens=10**8)], torch.bfloat16)
     made.use_graph = False
     step = stepper(made, tokens(N, d))
     for _ in range(3):
@@ -250,7 +253,13 @@ def profile(shape: tuple[int, int, int], dead: float = 0) -> None:
         torch.cuda.synchronize()
     found = sorted(trace.key_averages(), key=lambda e: -e.self_device_time_total)
     rows = {e.key[:70]: [round(e.self_device_time_total / 5), e.count // 5] for e in found[:32]}
-    say(profile=shape, dead=dead, total_us=round(sum(e.self_device_time_total for e in found) / 5), kernels=rows)
+    say(
+        profile=kind,
+        shape=shape,
+        dead=dead,
+        total_us=round(sum(e.self_device_time_total for e in found) / 5),
+        kernels=rows,
+    )
 
 
 def main() -> None:
@@ -262,24 +271,32 @@ def main() -> None:
     wanted = args.only.split(",")
     say(card=torch.cuda.get_device_name(), torch=torch.__version__)
     if "check" in wanted:
-        check(1, torch.float32, 20, 0, "fp32 step equals the specification")
-        check(2, torch.float32, 20, 0.1, "fp32, two members of different k, AuxK")
-        check(1, torch.bfloat16, 200, 0, "bf16 follows the fp32 specification")
+        check("topk", 1, torch.float32, 20, 0, "TopK, fp32 step equals the specification")
+        check("topk", 2, torch.float32, 20, 0.1, "TopK, fp32, two members of different k, AuxK")
+        check("batchtopk", 2, torch.float32, 20, 0.1, "BatchTopK, fp32, two members, AuxK")
+        check("mp", 1, torch.float32, 20, 0.9, "MP, fp32, reviving term")
+        for kind in ("topk", "batchtopk", "mp"):
+            check(kind, 1, torch.bfloat16, 200, 0, f"{kind}, bf16 follows the fp32 specification")
     if "topk-small" in wanted:
-        measure("TopK 768x24576 k=32", "ours bf16", lambda: ours(SMALL))
-        measure("TopK 768x24576 k=32", "ours bf16, no graph", lambda: ours(SMALL, graph=False))
-        measure("TopK 768x24576 k=32", "ours fp32", lambda: ours(SMALL, dtype=torch.float32))
+        measure("TopK 768x24576 k=32", "ours bf16", lambda: ours("topk", SMALL))
+        measure("TopK 768x24576 k=32", "ours bf16, no graph", lambda: ours("topk", SMALL, graph=False))
+        measure("TopK 768x24576 k=32", "ours fp32", lambda: ours("topk", SMALL, dtype=torch.float32))
     if "topk-large" in wanted:
-        measure("TopK 2304x65536 k=64", "ours bf16", lambda: ours(LARGE))
+        measure("TopK 2304x65536 k=64", "ours bf16", lambda: ours("topk", LARGE))
+    if "batchtopk" in wanted:
+        measure("BatchTopK 768x24576 k=32", "ours bf16", lambda: ours("batchtopk", SMALL))
+    if "mp" in wanted:
+        measure("MP 768x6144 k=32", "ours bf16", lambda: ours("mp", (768, 6144, 32)))
+        measure("MP 768x6144 k=32", "ours fp32", lambda: ours("mp", (768, 6144, 32), dtype=torch.float32))
     if "eight" in wanted:
-        measure("eight TopK 768x24576 k=32", "ours bf16", lambda: ours(SMALL, members=8))
+        measure("eight TopK 768x24576 k=32", "ours bf16", lambda: ours("topk", SMALL, members=8))
     if "auxk" in wanted:
-        measure("TopK 768x24576 k=32, AuxK, 10 % dead", "ours bf16", lambda: ours(SMALL, dead=0.1))
-        measure("TopK 2304x65536 k=64, AuxK, 10 % dead", "ours bf16", lambda: ours(LARGE, dead=0.1))
+        measure("TopK 768x24576 k=32, AuxK, 10 % dead", "ours bf16", lambda: ours("topk", SMALL, dead=0.1))
+        measure("TopK 2304x65536 k=64, AuxK, 10 % dead", "ours bf16", lambda: ours("topk", LARGE, dead=0.1))
     if args.profile:
-        profile(SMALL)
-        profile(SMALL, dead=0.1)
-        profile(LARGE)
+        profile("topk", SMALL, dead=0.1)
+        profile("batchtopk", SMALL)
+        profile("mp", (768, 6144, 32))
     if not args.no_peers:
         if "topk-small" in wanted:
             peers("TopK 768x24576 k=32", "topk", SMALL)

@@ -10,10 +10,12 @@ import torch
 from sparse_rep.kernels.dispatch import choose
 from sparse_rep.saes.autograd_bank import AutogradBank
 from sparse_rep.saes.bank import Bank, Member, Schedule
+from sparse_rep.saes.batchtopk import BatchTopK
 from sparse_rep.saes.coder import SparseCoder
+from sparse_rep.saes.mp import MatchingPursuit
 from sparse_rep.saes.topk import TopK
 
-SIXTEEN_COLUMNS = 16
+GROUP_OF_COLUMNS = 64
 """A stack's spans of latents must end where a group of the product's columns does (`kernels.product.group_width`)."""
 
 
@@ -32,17 +34,28 @@ def assemble(members: Mapping[str, Member], schedule: Schedule, device: torch.de
 
 def bank_class(group: Mapping[str, Member], device: torch.device) -> type[Bank]:
     """The kind of bank a group of `grouped` makes."""
-    if _stack_key(next(iter(group.values())).coder, device) is None:
-        return AutogradBank
-    from sparse_rep.saes.topk_bank import TopKBank
+    coder = next(iter(group.values())).coder
+    if _stack_key(coder, device) is not None:
+        from sparse_rep.saes.topk_bank import TopKBank
 
-    return TopKBank
+        return TopKBank
+    if isinstance(coder, MatchingPursuit) and _fused(coder, device):
+        from sparse_rep.saes.pursuit_bank import PursuitBank
+
+        return PursuitBank
+    return AutogradBank
+
+
+def _fused(coder: TopK | BatchTopK | MatchingPursuit, device: torch.device) -> bool:
+    """Whether there is a written-out step: on CUDA, with Triton, and rows that its products can load."""
+    return device.type == "cuda" and choose(coder.backend, device) == "triton" and coder.d_in % 8 == 0
 
 
 def _stack_key(coder: SparseCoder, device: torch.device) -> tuple[Any, ...] | None:
     """Equal for coders that fit one stack; None where there is no fused step for them."""
-    if not isinstance(coder, TopK) or coder.transcodes or device.type != "cuda":
+    if not isinstance(coder, TopK | BatchTopK) or coder.transcodes or not _fused(coder, device):
         return None
-    if choose(coder.backend, device) != "triton" or coder.n_latents % SIXTEEN_COLUMNS or coder.d_in % 8:
+    if coder.n_latents % GROUP_OF_COLUMNS:
         return None
-    return "topk", coder.n_latents, coder.d_in, coder.k_aux, coder.firing.dead_after_tokens
+    own = () if isinstance(coder, TopK) else (coder.k, coder.threshold.rate)
+    return coder.config.kind, *own, coder.n_latents, coder.d_in, coder.k_aux, coder.firing.dead_after_tokens

@@ -1,4 +1,4 @@
-"""Stacked parameters: one tensor for all members of a bank, each member's own parameter being a view into it."""
+"""Stacked parameters: one tensor for all members of a bank, each member's own being a view into it."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def stack_members(members: Sequence[nn.Module], names: Sequence[str]) -> dict[st
         for member, own in zip(members, stack, strict=True):
             getattr(member, name).data = own
     return stacks
+
+
+def wide_bmm(a: Tensor, b: Tensor) -> Tensor:
+    """Batched product of operands of one dtype, with fp32 result."""
+    if a.dtype == torch.float32:
+        return a @ b
+    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()

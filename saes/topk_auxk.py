@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparse_rep.kernels.keep_largest import keep_largest
+from sparse_rep.saes.stacking import wide_bmm
 
 if TYPE_CHECKING:
     from sparse_rep.saes.topk_gradients import Operands
@@ -25,7 +26,7 @@ class AuxK:
 
     k_aux: int
     reach: int
-    """Latents looked at."""
+    """Latents looked at: all that are dead, or the longest dead of more."""
     dead_after_tokens: int
     coefficient: Float[Tensor, " B"]
 
@@ -68,7 +69,7 @@ def add_auxk(
 ) -> AuxKGradients:
     """Loss and raw gradients of how well the k_aux strongest dead latents predict the error."""
     B, n, d = len(shift), len(centred), centred.shape[1]
-    age, chosen = tokens_since_fired.topk(aux.reach, dim=1)
+    age, chosen = tokens_since_fired.topk(aux.reach, dim=1, sorted=False)
     dead = age >= aux.dead_after_tokens
     n_dead = (tokens_since_fired >= aux.dead_after_tokens).sum(1)
     at = chosen[:, :, None].expand(-1, -1, d)
@@ -76,19 +77,21 @@ def add_auxk(
     # A latent that is not dead gets a bias that keeps it out.
     out_of_it = torch.where(dead, bias.gather(1, chosen), -torch.inf).to(W_enc.dtype)
     shared = centred.expand(B, n, d)
-    values = torch.baddbmm(out_of_it[:, None], shared, W_enc.mT).relu_()
+    values = torch.baddbmm(out_of_it[:, None], shared, W_enc.mT)
     keep_largest(values.view(B * n, aux.reach), aux.k_aux)
     errors = error.transpose(0, 1)
     missed = torch.sub(errors, values @ W_dec)
-    missed_squares = missed.float().square().sum((1, 2))
+    missed_squares = torch.linalg.vector_norm(missed, dim=(1, 2), dtype=torch.float32).square()
 
     strength = (n_dead / aux.k_aux).clamp(max=1)
     loss = strength * missed_squares / squared_error.clamp(min=1e-12)
     # Raw gradients are in units of -2 / total: this loss's own are -2 times weight / squared_error.
     ratio = (aux.coefficient * strength * total / squared_error.clamp(min=1e-12))[:, None, None]
     dW_dec = torch.bmm(values.mT, missed) * ratio
-    d_values = torch.where(values > 0, missed @ W_dec.mT, 0)
-    db_enc = d_values.sum(1, dtype=torch.float32) * ratio[..., 0]
+    # One pass: zero where the value is.
+    d_values = torch.ops.aten.threshold_backward(missed @ W_dec.mT, values, 0)
+    ones = centred.new_ones((n, 1))
+    db_enc = wide_bmm(d_values.mT, ones.expand(B, n, 1))[..., 0] * ratio[..., 0]
     dW_enc = torch.bmm(d_values.mT, shared) * ratio - db_enc[..., None] * shift[:, None]
     along = (dW_dec.float() * W_dec).sum(-1)
     squares = dW_dec.float().square().sum(-1) - along.square() + dW_enc.square().sum(-1)

@@ -1,4 +1,4 @@
-"""TopK coders of one shape on a CUDA device: stacked weights, written-out gradients, a fused optimiser, one CUDA graph a step."""
+"""TopK or BatchTopK coders of one shape on CUDA: stacked weights, written-out gradients, fused optimiser, a graph a step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from sparse_rep.kernels import adam
 from sparse_rep.kernels.adam import StepScalars, bias_corrections, clip_scale
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
+from sparse_rep.saes.batch_selection import slots
+from sparse_rep.saes.batchtopk import BatchTopK
+from sparse_rep.saes.graphed import GraphedSteps
 from sparse_rep.saes.stacking import stack_members
 from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.topk_auxk import AuxK
@@ -20,16 +23,16 @@ from sparse_rep.saes.topk_gradients import Operands, topk_gradients
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
-EAGER_STEPS = 3
-"""Steps before a graph is captured: kernels must have been compiled and the allocator warmed."""
+REACHES = 8
+"""Sizes that AuxK's products may have, and so graphs."""
 
 
 @final
 class TopKBank(Bank):
     """Masters and moments in fp32; products in `dtype`, whose copies of the weights the optimiser writes in its own pass.
 
-    Whether AuxK runs is decided at each call of `losses` (is any latent dead?), the one place where the host waits for the
-    device; so it starts up to one logging interval after the first latent died.
+    How many dead latents AuxK looks at is decided at each call of `losses` (as many as are dead), the one place where the
+    host waits for the device; so it starts up to one logging interval after the first latent died.
     """
 
     def __init__(
@@ -38,8 +41,8 @@ class TopKBank(Bank):
         super().__init__(members, schedule, dtype)
         coders = [m.coder for m in members.values()]
         first = coders[0]
-        assert isinstance(first, TopK)
-        self._coders: list[TopK] = coders  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(first, TopK | BatchTopK)
+        self._coders: list[TopK | BatchTopK] = coders  # pyright: ignore[reportAttributeAccessIssue]
         self._device = first.W_enc.device
         self._p = stack_members(coders, PARAMETERS)
         self._idle = torch.stack([c.firing.tokens_since_fired for c in self._coders])
@@ -55,54 +58,43 @@ class TopKBank(Bank):
             [m.lr for m in members.values()], device=self._device
         )
         self._corrections = bias_corrections(schedule.n_steps, self._device)
-        self._k = max(c.k for c in self._coders)
-        slots = torch.arange(self._k, device=self._device)
-        own = torch.tensor([c.k for c in self._coders], device=self._device)
-        self._k_mask = None if all(c.k == self._k for c in self._coders) else slots < own[:, None]
-        self._auxk = AuxK(
-            first.k_aux,
-            reach(first.n_latents, first.k_aux),
-            first.firing.dead_after_tokens,
-            torch.tensor([c.config.aux_coefficient for c in self._coders], device=self._device),
-        )
-        self._wants_auxk = any(c.config.aux_coefficient > 0 for c in self._coders)
-        self._aux_on = False
+        self._choose_slots()
+        self._aux_coefficient = torch.tensor([c.config.aux_coefficient for c in self._coders], device=self._device)
+        self._reach = 0
         self.use_graph = self._device.type == "cuda" if use_graph is None else use_graph
-        self._graphs: dict[tuple[bool, torch.Size], tuple[torch.cuda.CUDAGraph, Tensor, dict[str, Tensor]]] = {}
-        self._eager: dict[tuple[bool, torch.Size], int] = {}
+        self._graphs = GraphedSteps(self._take_step)
         self._losses: dict[str, Tensor] = {}
 
-    def advance(self, batch: ActivationBatch, step: int) -> None:
-        x = batch.x
-        key = (self._aux_on, x.shape)
-        if not self.use_graph:
-            self._losses = self._take_step(x)
-        elif key in self._graphs:
-            graph, static, losses = self._graphs[key]
-            static.copy_(x)
-            graph.replay()
-            self._losses = losses
-        elif self._eager.setdefault(key, 0) < EAGER_STEPS:
-            self._eager[key] += 1
-            self._losses = self._take_step(x)
-        else:
-            self._graphs[key] = self._capture(x)
-            self.advance(batch, step)
+    def _choose_slots(self) -> None:
+        """How many codes a token has at most, and which slots are a member's own."""
+        self._k_mask: Tensor | None = None
+        self._threshold: tuple[Tensor, Tensor] | None = None
+        first = self._coders[0]
+        if isinstance(first, TopK):
+            self._k, self._batch_k = int(max(c.k for c in self._coders)), None
+            own = torch.tensor([c.k for c in self._coders], device=self._device)
+            if (own != self._k).any():
+                self._k_mask = torch.arange(self._k, device=self._device) < own[:, None]
             return
-        for coder in self._coders:
-            coder.firing.tokens_seen += len(x)
+        self._k, self._batch_k = slots(first.k, first.n_latents), float(first.k)
+        thresholds = [c.threshold for c in self._coders if isinstance(c, BatchTopK)]
+        values, batches = (torch.stack([getattr(t, name) for t in thresholds]) for name in ("value", "batches"))
+        for i, threshold in enumerate(thresholds):
+            threshold.value, threshold.batches = values[i], batches[i]
+        self._threshold = values, batches
 
-    def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, dict[str, Tensor]]:
-        """Records a step without running it."""
-        static, graph = x.clone(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            losses = self._take_step(static)
-        return graph, static, losses
+    def advance(self, batch: ActivationBatch, step: int) -> None:
+        run = self._graphs if self.use_graph else self._take_step
+        self._losses = run(batch.x, self._reach)
+        for coder in self._coders:
+            coder.firing.tokens_seen += len(batch)
 
     @torch.no_grad()
-    def _take_step(self, x: Tensor) -> dict[str, Tensor]:
-        w = self._operands()
-        grads = topk_gradients(x, w, self._idle, self._auxk if self._aux_on else None)
+    def _take_step(self, x: Tensor, reach: int) -> dict[str, Tensor]:
+        """`reach`: dead latents that AuxK looks at; 0 leaves it out."""
+        first = self._coders[0]
+        auxk = AuxK(first.k_aux, reach, first.firing.dead_after_tokens, self._aux_coefficient) if reach else None
+        grads = topk_gradients(x, self._operands(), self._idle, auxk)
         clip = clip_scale(grads.squared_norm.sqrt() * grads.factor.abs())
         at = self._step[None]
         scalars = StepScalars(
@@ -114,20 +106,43 @@ class TopKBank(Bank):
                 p, g, moments = p[:, None], g[:, None], (moments[0][:, None], moments[1][:, None])
             adam.adam_rows(p, g, *moments, scalars, self._shadow.get(name), name == "W_dec", "triton")
         self._step += 1
-        return grads.losses
+        if grads.least is None:
+            return grads.losses
+        return {**grads.losses, "threshold": self._follow(grads.least)}
+
+    def _follow(self, least: Tensor) -> Tensor:
+        """`BatchThreshold.update` of every member."""
+        assert self._threshold is not None
+        values, batches = self._threshold
+        first = self._coders[0]
+        assert isinstance(first, BatchTopK)
+        seen = torch.isfinite(least)
+        weight = (1 / (batches + 1)).clamp(min=first.threshold.rate)
+        values.copy_(torch.where(seen, torch.lerp(values, least, weight), values))
+        batches.add_(seen)
+        return values.clone()
 
     def _operands(self) -> Operands:
         W_enc, W_dec = (self._p[n] if self._shadow[n] is None else self._shadow[n] for n in ("W_enc", "W_dec"))
-        assert W_enc is not None and W_dec is not None
+        assert W_enc is not None
+        assert W_dec is not None
         return Operands(
-            W_enc, W_dec, self._p["b_enc"], self._p["b_dec"], self._coders[0].scale, self._centre, self._k_mask, self._k
-        )
+            W_enc, W_dec, self._p["b_enc"], self._p["b_dec"], self._coders[0].scale, self._centre, self._k_mask, self._k,
+            self._batch_k,
+        )  # fmt: skip
 
     def losses(self) -> dict[str, dict[str, Tensor]]:
-        dead = self._idle >= self._auxk.dead_after_tokens
-        self._aux_on = self._wants_auxk and bool(dead.any())
+        dead = self._idle >= self._coders[0].firing.dead_after_tokens
+        self._reach = self._reach_of(int((dead & (self._aux_coefficient > 0)[:, None]).sum(-1).max()))
         found = {**self._losses, "dead_share": dead.float().mean(-1)}
         return {name: {key: value[i] for key, value in found.items()} for i, name in enumerate(self.members)}
+
+    def _reach_of(self, n_dead: int) -> int:
+        """As many as are dead, rounded up so that few graphs are captured, within the bound of the specification."""
+        first = self._coders[0]
+        most = reach(first.n_latents, first.k_aux)
+        grain = max(-(-most // REACHES) // 8 * 8, 8)
+        return min(-(-n_dead // grain) * grain, most)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -135,7 +150,7 @@ class TopKBank(Bank):
             "moments": self._moments,
             "centre": self._centre,
             "step": self._step,
-            "aux_on": self._aux_on,
+            "reach": self._reach,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -149,7 +164,7 @@ class TopKBank(Bank):
                 shadow.copy_(self._p[name])
         self._centre.copy_(state["centre"])
         self._step.copy_(state["step"])
-        self._aux_on = state["aux_on"]
+        self._reach = state["reach"]
 
     @classmethod
     def bytes_needed(cls, members: Mapping[str, Member], batch_tokens: int) -> int:

@@ -1,13 +1,13 @@
-"""Loss and gradients of a stack of TopK coders on the same tokens, written out: no autograd graph, no (n, m) matrix, no host sync.
+"""Loss and gradients of a stack of TopK or BatchTopK coders on the same tokens, written out.
 
-B coders of equal shape are one wide coder: their encoders are one product of B * m columns, and a (token, coder) pair is one row
-of codes. For each such row, with x the scaled activations, c a fixed centre and z the codes:
+No autograd graph, no (n, m) matrix, no wait for the device. B coders of equal shape are one wide coder: their encoders are
+one product of B * m columns, and a (token, coder) pair is one row of codes. For each such row, with x the scaled activations, c a fixed centre and z the codes:
 
     z = TopK(relu(W_enc (x - c) + b_enc - W_enc (b_dec - c)))      error = x - (z W_dec + b_dec)      loss = |error|^2 / variance
 
 Gradients are returned "raw": those of the loss are -2 / variance times them, a factor that the optimiser applies. Centring
-about c keeps 16-bit operands small; what it leaves out of the encoder's gradient is rank one and added where a row is at hand.
-The specification is `TopK.loss` with autograd.
+about c keeps 16-bit operands small; what it leaves out of the encoder's gradient is rank one and added where a row is at
+hand. The specification is `TopK.loss` and `BatchTopK.loss` with autograd.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sparse_rep.kernels.product import Product
 from sparse_rep.kernels.residual import residual
 from sparse_rep.kernels.scatter import ReverseIndex, latent_gradient
 from sparse_rep.kernels.select import scratch_bytes, select
+from sparse_rep.saes.stacking import wide_bmm
 from sparse_rep.saes.topk_auxk import AuxK, add_auxk
 
 
@@ -38,6 +39,9 @@ class Operands:
     k_mask: Tensor | None
     """(B, k): slots beyond a member's own k; None where all take the same."""
     k: int
+    """Slots a token."""
+    batch_k: float | None = None
+    """BatchTopK: latents a token that are kept, on average over the batch."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Gradients:
     factor: Float[Tensor, ""]
     """Raw times this is the gradient of the loss."""
     losses: dict[str, Float[Tensor, " B"]]
+    least: Float[Tensor, " B"] | None
+    """BatchTopK: the least value kept, infinite where none was."""
 
 
 def topk_gradients(
@@ -64,9 +70,12 @@ def topk_gradients(
     total = (torch.var(x, 0, correction=0).sum() * n / w.scale**2).clamp(min=1e-12)
     centred = torch.addcmul(-w.centre, x, 1 / w.scale).to(dtype)
     shift = w.b_dec - w.centre
-    bias = w.b_enc - _wide_bmm(w.W_enc, shift[:, :, None].to(dtype))[..., 0]
+    bias = w.b_enc - wide_bmm(w.W_enc, shift[:, :, None].to(dtype))[..., 0]
 
     values, indices = _encode(centred, w.W_enc.view(B * m, d), bias.view(B * m), w, B)
+    least = None
+    if w.batch_k is not None:
+        indices, least = _keep_of_batch(values, indices, w.batch_k, B)
     error, squares = residual(values, indices, w.W_dec.view(B * m, d), w.b_dec, x, w.scale)
     squared_error = squares.view(n, B).sum(0)
 
@@ -87,10 +96,10 @@ def topk_gradients(
         row_squares = extra.merge(dW_enc, dW_dec, db_enc, row_squares)
         losses["aux"] = extra.loss
         losses["loss"] = losses["fvu"] + auxk.coefficient * extra.loss
-    db_dec = error.view(n, B, d).sum(0, dtype=torch.float32) - _wide_bmm(db_enc[:, None].to(dtype), w.W_enc)[:, 0]
+    db_dec = error.view(n, B, d).sum(0, dtype=torch.float32) - wide_bmm(db_enc[:, None].to(dtype), w.W_enc)[:, 0]
     losses["l0"] = (indices >= 0).view(n, B * w.k).sum(0).view(B, w.k).sum(-1) / n
     norm2 = row_squares.sum(-1) + db_enc.square().sum(-1) + db_dec.square().sum(-1)
-    return Gradients(dW_enc, dW_dec, db_enc, db_dec, norm2, -2 / total, losses)
+    return Gradients(dW_enc, dW_dec, db_enc, db_dec, norm2, -2 / total, losses, least)
 
 
 def _encode(centred: Tensor, W: Tensor, bias: Tensor, w: Operands, B: int) -> tuple[Tensor, Tensor]:
@@ -112,8 +121,14 @@ def _encode(centred: Tensor, W: Tensor, bias: Tensor, w: Operands, B: int) -> tu
     return values, indices
 
 
-def _wide_bmm(a: Tensor, b: Tensor) -> Tensor:
-    """Batched product of operands of one dtype, with fp32 result."""
-    if a.dtype == torch.float32:
-        return a @ b
-    return torch.bmm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
+def _keep_of_batch(values: Tensor, indices: Tensor, k: float, B: int) -> tuple[Tensor, Tensor]:
+    """Indices with the slots emptied that are not among a member's k * n largest, and its least value kept.
+
+    As `batch_selection.selected`: equal values at the boundary are all kept.
+    """
+    by_member = values.view(-1, B, values.shape[1]).transpose(0, 1).reshape(B, -1)
+    keep = min(max(int(k * (len(values) // B)), 1), by_member.shape[1])
+    bar = by_member.topk(keep, sorted=False).values.amin(-1)
+    mask = (values >= bar.repeat(len(values) // B)[:, None]) & (values > 0)
+    least = torch.where(by_member > 0, torch.where(by_member >= bar[:, None], by_member, torch.inf), torch.inf).amin(-1)
+    return torch.where(mask, indices, -1), least
