@@ -52,7 +52,7 @@ def test_the_wheel_holds_one_import_name_and_its_data(built: Path) -> None:
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert tops == {"sparse_rep"}
     tracked = [p for folder in ("sparse_rep", *MAPPED) for p in (ROOT / folder).rglob("*")]
-    data = [p for p in tracked if p.suffix in {".sql", ".css", ".js", ".html", ".toml"} and p.is_file()]
+    data = [p for p in tracked if p.suffix in {".sql", ".css", ".js", ".html", ".toml", ".safetensors"} and p.is_file()]
     assert data
     for path in data:
         inside = path.relative_to(ROOT)
