@@ -15,10 +15,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparse_rep.kernels import attention_torch as plain
-from sparse_rep.kernels.attention_torch import Rule
+from sparse_rep.kernels.attention_torch import Lines, Rule
 from sparse_rep.kernels.dispatch import Backend, choose
 
-__all__ = ["BLOCK", "LineMass", "Rule", "attention", "block_mass", "line_mass", "log_sum_exp", "masked_attention"]
+__all__ = [
+    "BLOCK",
+    "LineMass",
+    "Lines",
+    "Rule",
+    "attention",
+    "block_mass",
+    "line_mass",
+    "log_sum_exp",
+    "masked_attention",
+]
 
 BLOCK = 128
 """Tokens a block of the map, unless told otherwise."""
@@ -61,7 +71,16 @@ def attention(
     *,
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "h n dv"], Float[Tensor, "h n"]]:
-    """The dense pass: output in q's dtype and log-sum-exp. Raises ValueError as `log_sum_exp` does."""
+    """The dense pass: output in q's dtype and log-sum-exp. Raises ValueError as `log_sum_exp` does.
+
+    On CUDA this is cuDNN's flash attention where that knows the rule: on an H100 it is faster than ours.
+    """
+    _require(q, k, v, rule)
+    if backend == "auto" and _cudnn_takes(q, v, rule):
+        found = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            q[None], k[None], v[None], None, True, is_causal=rule.causal, scale=rule.scale
+        )
+        return found[0][0], found[1].view(q.shape[:2])
     return masked_attention(q, k, v, rule, None, backend=backend)
 
 
@@ -73,23 +92,30 @@ def masked_attention(
     keep: Bool[Tensor, "h b b"] | None,
     *,
     block: int = BLOCK,
+    lines: Lines | None = None,
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "h n dv"], Float[Tensor, "h n"]]:
-    """Attention over kept blocks of keys, renormalised: output in q's dtype and log-sum-exp over what was kept.
+    """Attention over kept keys, renormalised: output in q's dtype and log-sum-exp over what was kept.
 
-    The block on the diagonal is always kept, so that no row is empty. exp(lse kept - lse dense) is a query's recall.
-    Raises ValueError as `log_sum_exp` does, or for a `keep` of another shape.
+    Without `lines`, whole blocks of keys are kept, the one on the diagonal always, so that no row is empty. With `lines`,
+    single keys are, a query's own always, and `keep` names at least the blocks that hold them (None: any may).
+    exp(lse kept - lse dense) is a query's recall. Raises ValueError as `log_sum_exp` does, or for a `keep` of another shape.
     """
     _require(q, k, v, rule)
     b = -(-q.shape[1] // block)
     if keep is not None and keep.shape != (len(q), b, b):
         raise ValueError(f"keep {tuple(keep.shape)} must be ({len(q)}, {b}, {b}) for blocks of {block}")
-    if _choose(backend, q, v) == "triton" and block in (16, 32, 64, 128):
+    whole = lines is None or lines.columns.shape[1] == 1 or lines.rows % block == 0
+    if _choose(backend, q, v) == "triton" and block in (16, 32, 64, 128) and whole:
         from sparse_rep.kernels import masked_attention_triton as fast
 
-        out, lse = fast.attention(q, k, v, rule, keep, block)
+        if lines is not None and keep is None:
+            keep = torch.ones((len(q), b, b), dtype=torch.bool, device=q.device)
+        out, lse = fast.attention(q, k, v, rule, keep, block, lines)
         assert out is not None
         return out, lse
+    if lines is not None:
+        return plain.masked_attention(q, k, v, rule, None, block, lines)
     if keep is not None:
         keep = keep | torch.eye(b, dtype=torch.bool, device=keep.device)
     return plain.masked_attention(q, k, v, rule, keep, block)
@@ -133,6 +159,13 @@ def line_mass(
 
         return LineMass(*mass_triton.line_mass(q, k, lse, rule))
     return LineMass(*plain.line_mass(q, k, lse, rule))
+
+
+def _cudnn_takes(q: Tensor, v: Tensor, rule: Rule) -> bool:
+    plain_rule = rule.window is None and rule.softcap is None
+    sixteen = q.dtype in (torch.float16, torch.bfloat16)
+    widths = q.shape[-1] == v.shape[-1] and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    return q.is_cuda and torch.cuda.get_device_capability(q.device) >= (9, 0) and plain_rule and sixteen and widths
 
 
 def _choose(backend: Backend, q: Tensor, other: Tensor) -> str:

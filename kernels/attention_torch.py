@@ -29,6 +29,26 @@ class Rule:
     """Logits become softcap * tanh(logit / softcap)."""
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Single keys to keep: pair (i, j) where `columns[h, i // rows, j]` or, for j <= i, `distances[h, i - j]`."""
+
+    columns: Tensor
+    """(h, groups, n), bool: one set of keys for each group of queries."""
+    distances: Tensor
+    """(h, n), bool."""
+    rows: int
+    """Queries of a group."""
+
+    def kept(self, lo: int, hi: int, keys: int) -> Tensor:
+        """(h, hi - lo, keys), bool; a query's own key is always kept."""
+        device = self.columns.device
+        queries = torch.arange(lo, hi, device=device)
+        back = queries[:, None] - torch.arange(keys, device=device)
+        near = self.distances[:, back.clamp(min=0)] & (back >= 0)
+        return self.columns[:, queries // self.rows, :keys] | near | (back == 0)
+
+
 def logit_chunks(q: Tensor, k: Tensor, rule: Rule, block: int = 1) -> Iterator[tuple[int, int, Tensor]]:
     """(lo, hi, logits (h, hi - lo, keys)) for consecutive queries; `lo` is a multiple of `block`, and -inf is masked.
 
@@ -91,7 +111,7 @@ def line_mass(q: Tensor, k: Tensor, lse: Tensor, rule: Rule) -> tuple[Tensor, Te
 
 
 def masked_attention(
-    q: Tensor, k: Tensor, v: Tensor, rule: Rule, keep: Tensor | None, block: int
+    q: Tensor, k: Tensor, v: Tensor, rule: Rule, keep: Tensor | None, block: int, lines: Lines | None = None
 ) -> tuple[Tensor, Tensor]:
     """Attention over the kept blocks of keys: output (h, n, dv) in q's dtype and its log-sum-exp (h, n).
 
@@ -103,7 +123,9 @@ def masked_attention(
         if keep is not None:
             first, last = lo // block, -(-hi // block)
             kept = keep[:, first:last].repeat_interleave(block, 1)[:, : hi - lo].repeat_interleave(block, 2)
-            s = s.masked_fill(~kept[:, :, : s.shape[2]], -math.inf)
+            s = s.masked_fill_(~kept[:, :, : s.shape[2]], -math.inf)
+        if lines is not None:
+            s = s.masked_fill_(~lines.kept(lo, hi, s.shape[2]), -math.inf)
         row = s.logsumexp(-1)
         p = (s - row.masked_fill(row == -math.inf, 0.0)[..., None]).exp_()
         mixed = p.view(g, -1, p.shape[2]) @ v[:, : p.shape[2]].to(p.dtype)

@@ -10,27 +10,13 @@ block, single keys can be kept by column (one set a group of queries) or by dist
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparse_rep.kernels.attention_torch import Rule
+from sparse_rep.kernels.attention_torch import Lines, Rule
 from sparse_rep.kernels.mass_triton import Launch, describe, key_blocks, launch_for, options, seen, to_logits
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Single keys to keep: pair (i, j) where `columns[h, i // rows, j]` or, for j <= i, `distances[h, i - j]`."""
-
-    columns: Tensor
-    """(h, groups, n), bool."""
-    distances: Tensor
-    """(h, n), bool."""
-    rows: int
-    """Queries of a group: a multiple of the block, or at least n."""
 
 
 @triton.jit
@@ -41,7 +27,7 @@ def _step(
 ):  # fmt: skip
     cols = j * B + tl.arange(0, B)
     k = k_desc.load([kv_row + j * B, 0])
-    s = to_logits(tl.dot(q, k.T, input_precision="ieee"), scale, cap, CAPPED)
+    s = to_logits(tl.dot(q, k.T, input_precision="tf32x3"), scale, cap, CAPPED)
     if MASKED:
         inside = seen(rows, cols, n, window, CAUSAL, WINDOWED)
         if LINES:
@@ -58,7 +44,7 @@ def _step(
     total = total * shrink + tl.sum(p, 1)
     if VALUES:
         v = v_desc.load([kv_row + j * B, 0])
-        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="tf32x3")
     return higher, total, acc
 
 
@@ -92,7 +78,7 @@ def attention_kernel(
                 q, k_desc, v_desc, j, kv_row, rows, n, window, scale, cap, top, total, acc, columns_ptr, distances_ptr,
                 B, LINES or WINDOWED or not CAUSAL, CAUSAL, WINDOWED, CAPPED, LINES, VALUES,
             )  # fmt: skip
-        for t in tl.range(inner, count):
+        for _t in tl.range(inner, count):
             top, total, acc = _step(
                 q, k_desc, v_desc, block, kv_row, rows, n, window, scale, cap, top, total, acc, columns_ptr,
                 distances_ptr, B, True, CAUSAL, WINDOWED, CAPPED, LINES, VALUES,
@@ -115,10 +101,11 @@ def attention_kernel(
                 B, True, CAUSAL, WINDOWED, CAPPED, False, VALUES,
             )  # fmt: skip
     valid = rows < n
-    lse = tl.where(total > 0, (top + tl.math.log2(total)) * 0.6931471805599453, float("-inf"))
+    some = tl.where(total > 0, total, 1.0)
+    lse = tl.where(total > 0, (top + tl.math.log2(some)) * 0.6931471805599453, float("-inf"))
     tl.store(lse_ptr + head * n + rows, lse, mask=valid)
     if VALUES:
-        out = acc / tl.where(total > 0, total, 1.0)[:, None]
+        out = acc / some[:, None]
         wide = tl.arange(0, DV)
         at = out_ptr + (head.to(tl.int64) * n + rows)[:, None] * dv + wide[None, :]
         tl.store(at, out.to(out_ptr.dtype.element_ty), mask=valid[:, None] & (wide < dv)[None, :])
@@ -143,11 +130,12 @@ def attention(
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """As `attention_torch.masked_attention`; `v=None` computes the log-sum-exp alone (then the output is None).
 
-    With `lines`, `keep` must name every block that holds a kept key, and keys inside it are kept one by one.
+    With `lines`, `keep` must name every block that holds a kept key, and a group of queries be whole blocks or all queries.
     """
     h, n, _ = q.shape
     b = triton.cdiv(n, block)
-    launch = launch or launch_for(q if v is None or v.shape[-1] < q.shape[-1] else v, block, 1 if v is None else 2)
+    widest = q if v is None or v.shape[-1] < q.shape[-1] else v
+    launch = launch or (launch_for(q, block, 1) if v is None else launch_for(widest, block, 2, most=3))
     assert launch is not None
     dv = 16 if v is None else v.shape[-1]
     lse = torch.empty((h, n), dtype=torch.float32, device=q.device)

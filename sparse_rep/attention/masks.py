@@ -70,6 +70,9 @@ class BlockMask(Mask):
         tall = self.keep[head, first:last].repeat_interleave(self.q_block, 0)[lo - first * self.q_block :][: hi - lo]
         return tall.repeat_interleave(self.k_block, 1)[:, : self.n]
 
+    def at(self, queries: Int[Tensor, " r"], keys: Int[Tensor, " c"]) -> Bool[Tensor, "h r c"]:
+        return self.keep[:, queries // self.q_block][:, :, keys // self.k_block]
+
     def blocks(self, size: int) -> Tensor:
         if (self.q_block, self.k_block) == (size, size):
             return self.keep
@@ -113,6 +116,10 @@ class LineMask(Mask):
             self.n, device=self.columns.device
         )
         return self.columns[head] | (self.offsets[head][back.clamp(min=0)] & (back >= 0))
+
+    def at(self, queries: Int[Tensor, " r"], keys: Int[Tensor, " c"]) -> Bool[Tensor, "h r c"]:
+        back = queries[:, None] - keys
+        return self.columns[:, None, keys] | (self.offsets[:, back.clamp(min=0)] & (back >= 0))
 
     def blocks(self, size: int) -> Tensor:
         b = -(-self.n // size)

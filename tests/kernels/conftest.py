@@ -14,7 +14,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh memory holds NaN (integers: a huge number), so that an output nobody wrote fails its test."""
 
     def poison(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**30)
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else min(2**30, torch.iinfo(tensor.dtype).max))
 
     empty, new_empty, empty_like = torch.empty, torch.Tensor.new_empty, torch.empty_like
     monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: poison(empty(*args, **kwargs)))
