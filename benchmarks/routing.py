@@ -178,7 +178,7 @@ def job(model: HuggingFaceModel, store: Store, n_tokens: int, batch_tokens: int)
     reporter.sinks.append(count)
     at = time.perf_counter()
     with store.open_run(kind="routing", name="bench", config={}, config_hash="0" * 64, corpus_id="random") as run:
-        fill(run, store, model, corpus, [RoutingCapture()], config, reporter, LocalExecutor())
+        fill(run, store, model, corpus, [RoutingCapture(analyse=False)], config, reporter, LocalExecutor())
         run_id = run.run_id
     seconds = time.perf_counter() - at
     files = [shard.tables["routes"] for shard in store.manifest(run_id).shards]

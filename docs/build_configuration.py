@@ -14,6 +14,8 @@ PAGE = Path(__file__).with_name("configuration.md")
 TITLES = {
     config.TrainConfig: "`sparse-rep train`",
     config.ExtractConfig: "`sparse-rep extract`",
+    config.RoutingConfig: "`sparse-rep profile routing`",
+    config.AblationConfig: "`sparse-rep profile ablation`",
     config.ModelConfig: "`model`",
     config.TextConfig: "`text`",
     **{cls: f"`dictionary` of `kind: {kind}`" for kind, cls in ARCHITECTURES.items()},

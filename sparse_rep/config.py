@@ -152,3 +152,14 @@ class RoutingConfig(CaptureConfig):
     routers: str | None = None
     """Where the routers are, for a family that is not known: `PATTERN:top_k=K`, PATTERN being a module's name with * for the
     layer, e.g. `model.layers.*.mlp.gate:top_k=2`."""
+
+
+class AblationConfig(CaptureConfig):
+    """Measure a mixture of experts without each of some experts."""
+
+    experts: str = "all"
+    """all, or comma-separated LAYER:EXPERT or LAYER for each of its experts."""
+    dictionaries: tuple[str, ...] = ()
+    """Dictionaries of which it is asked which latents move."""
+    routers: str | None = None
+    """As in the routing profile."""

@@ -27,7 +27,7 @@ class DictionaryCapture(Capture):
     `activations` says which tokens: none, all, or sample:N, drawn by `seed`.
     """
 
-    def __init__(self, sources: Sequence[Source], *, activations: str, seed: int, kernels: str) -> None:
+    def __init__(self, sources: Sequence[Source], *, activations: str, seed: int, kernels: ops.Backend) -> None:
         self._sources, self._activations, self._seed, self._kernels = sources, activations, seed, kernels
         self.hooks = list(dict.fromkeys(source.hook for source in sources))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparse_rep.errors import ConfigError
 from sparse_rep.hosting.model import HostedModel
+from sparse_rep.kernels import ops
 from sparse_rep.saes import saved
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.interop import read_cfg
@@ -49,7 +50,7 @@ def find_dictionary(store: Store, spec: str) -> Source:
     return Source(directory.name, directory, hook, metadata.get("model_name"))
 
 
-def load_dictionary(source: Source, model: HostedModel, kernels: str) -> Loaded:
+def load_dictionary(source: Source, model: HostedModel, kernels: ops.Backend) -> Loaded:
     """Raises ConfigError for a hook that the model lacks or another width."""
     model.check(source.hook)
     coder = saved.load_dictionary(source.directory, kernels)

@@ -17,6 +17,7 @@ from sparse_rep.jobs.coordinator import run_captures
 from sparse_rep.jobs.naming import model_name, slug
 from sparse_rep.jobs.task import Executor
 from sparse_rep.progress import Reporter
+from sparse_rep.routing.analysis import write_analysis
 from sparse_rep.routing.capture import RouterHooks
 from sparse_rep.routing.capture_rows import RouteRows
 from sparse_rep.routing.families import Router
@@ -42,10 +43,13 @@ def profile_routing(config: RoutingConfig, reporter: Reporter, executor: Executo
 
 @final
 class RoutingCapture(Capture):
-    """Routes of every router of a model; `mapping` says where routers are in a family that is not known."""
+    """Routes of every router of a model; `mapping` says where routers are in a family that is not known.
 
-    def __init__(self, mapping: str | None = None) -> None:
-        self._mapping = mapping
+    When every shard is there, the page tables of routing are computed too, unless `analyse` is off.
+    """
+
+    def __init__(self, mapping: str | None = None, *, analyse: bool = True) -> None:
+        self._mapping, self._analyse = mapping, analyse
 
     def fit(self, model: HostedModel, corpus: Corpus) -> dict[str, Any]:
         import transformers
@@ -74,6 +78,8 @@ class RoutingCapture(Capture):
         routers, experts = totals(self._hooks.routers, of_routers, of_experts)
         run.write_table("routers", routers)
         run.write_table("experts", experts)
+        if self._analyse:
+            write_analysis(run, store)
 
 
 def _columns(store: Store, run_id: str, table: str) -> dict[str, np.ndarray]:

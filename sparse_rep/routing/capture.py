@@ -99,6 +99,10 @@ class RouterHooks:
         self._outputs.clear()
         return found
 
+    def layout(self, router: Router) -> Layout:
+        """Where a router's logits, weights and ids stand in what it returns."""
+        return self._layouts[router.name]
+
     def _keeper(self, name: str) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             self._outputs[name] = output
