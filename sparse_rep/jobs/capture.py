@@ -6,6 +6,7 @@ all captures:
 
     capture.fit(model, corpus)      once; refuses what does not fit
     with capture.attached():        around the forward passes of a shard: its own hooks on the model
+        capture.before(batch)       before every batch: whether it has a use for it
         ...                         the model reads a batch, as deep as the deepest of all captures' `hooks`
         capture.see(seen)           after every batch; starts its copies to the host and does not wait for them
     capture.take() -> Found         at the end of a shard: columns for the store, and what was gathered is forgotten
@@ -81,6 +82,10 @@ class Capture(ABC):
     def attached(self) -> Iterator[None]:
         """Open during the forward passes of a shard. Leaves the model as it was."""
         yield
+
+    def before(self, batch: Batch) -> bool:
+        """Told of a batch before the model reads it. Returns whether to be shown it; one that nobody wants is not read."""
+        return True
 
     @abstractmethod
     def see(self, seen: Seen) -> None: ...

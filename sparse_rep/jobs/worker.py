@@ -41,11 +41,14 @@ class CaptureWorker:
             for capture in self._captures:
                 attached.enter_context(capture.attached())
             for batch in self._windows.batches(self._corpus.token_ids, inside, self._batch_tokens):
+                wanting = [capture for capture in self._captures if capture.before(batch)]
+                if not wanting:
+                    continue
                 at = time.perf_counter()
                 seen = Seen(batch, self._model.capture(batch.input_ids, batch.attention_mask, self._hooks))
                 seconds["forward"] += time.perf_counter() - at
                 at = time.perf_counter()
-                for capture in self._captures:
+                for capture in wanting:
                     capture.see(seen)
                 seconds["collect"] += time.perf_counter() - at
         at = time.perf_counter()
