@@ -1,4 +1,4 @@
-"""What a benchmark found: a table of medians for people, one JSON object a row for programs."""
+"""What a benchmark found, as a table for people. Programs get every row by `Reporter.result`."""
 
 from __future__ import annotations
 
@@ -9,32 +9,27 @@ from typing import Any
 from sparse_rep.progress import Reporter
 
 
-def medians(
-    rows: Iterable[dict[str, Any]], by: Sequence[str], columns: Sequence[str]
-) -> list[tuple[tuple[Any, ...], list[float]]]:
-    """The median of each column over the rows that agree in `by`, in order of first appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def medians(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> dict[str, list[float]]:
+    """By method, the median of each column over its rows, in order of first appearance."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in by), []).append(row)
-    return [(key, [median(row[c] for row in group) for c in columns]) for key, group in groups.items()]
+        groups.setdefault(row["method"], []).append(row)
+    return {method: [median(row[c] for row in group) for c in columns] for method, group in groups.items()}
 
 
-def show(
-    title: str, rows: Sequence[dict[str, Any]], by: Sequence[str], columns: Sequence[str], reporter: Reporter
-) -> None:
-    """Print every row as JSON where that was asked for, else the medians as a table on stdout."""
-    for row in rows:
-        reporter.result(**row)
+def show_medians(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str], reporter: Reporter) -> None:
+    """A line a method on stdout; nothing where JSON was asked for."""
     if reporter.as_json:
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in by:
-        table.add_column(name)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("method")
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")
-    for key, values in medians(rows, by, columns):
-        table.add_row(*map(str, key), *(f"{value:.3g}" for value in values))
-    Console().print(table)
+    for method, values in medians(rows, columns).items():
+        table.add_row(method, *(f"{value:.3g}" for value in values))
+    console = Console()
+    console.print(f"\n[bold]{title}[/bold]", highlight=False)
+    console.print(table)

@@ -51,7 +51,7 @@ class FlatWorld(ActivationSource):
             "l0": self.l0,
         }
 
-    def _magnitudes(self, n: int, *stream: int) -> Float[Tensor, "n f"]:
-        rng = generator(self.seed, *stream)
+    def _magnitudes(self, n: int, purpose: int, number: int = 0) -> Float[Tensor, "n f"]:
+        rng = generator(self.seed, purpose, number)
         active = torch.rand(n, len(self.probability), generator=rng) < self.probability
         return active * (1.5 + 0.25 * torch.randn(active.shape, generator=rng))

@@ -96,5 +96,5 @@ class HierarchyWorlds:
         active = self._magnitudes(n, HELDOUT)
         return active @ self.directions, active
 
-    def _magnitudes(self, n: int, *stream: int) -> Float[Tensor, "s n f"]:
-        return torch.stack([magnitudes(n, generator(seed, *stream)) for seed in self.seeds])
+    def _magnitudes(self, n: int, purpose: int, number: int = 0) -> Float[Tensor, "s n f"]:
+        return torch.stack([magnitudes(n, generator(seed, purpose, number)) for seed in self.seeds])

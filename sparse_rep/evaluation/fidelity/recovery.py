@@ -68,7 +68,14 @@ class RecoverySettings(Config):
             "batchtopk": BatchTopKConfig(n_latents=self.n_latents, k=self.k),
             "topk": TopKConfig(n_latents=self.n_latents, k=self.k),
             "mp": MPConfig(n_latents=self.n_latents, k=self.k),
-            "standard": StandardConfig(n_latents=self.n_latents, penalty=1.0, target_l0=self.k),
+            # Short runs: the weight must find its place in a few hundred steps.
+            "standard": StandardConfig(
+                n_latents=self.n_latents,
+                penalty=1.0,
+                target_l0=self.k,
+                penalty_rate=1e-2,
+                penalty_warmup_tokens=self.n_tokens // 20,
+            ),
         }
 
 

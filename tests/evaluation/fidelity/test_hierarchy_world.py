@@ -19,12 +19,12 @@ from sparse_rep.evaluation.fidelity.hierarchy import (
     mixing,
     siblings,
 )
-from sparse_rep.evaluation.fidelity.streams import generator
+from sparse_rep.evaluation.fidelity.streams import TOKENS, WORLD, generator
 
 
 @pytest.fixture(scope="module")
 def active() -> torch.Tensor:
-    return magnitudes(50_000, generator(0)) > 0
+    return magnitudes(50_000, generator(0, TOKENS)) > 0
 
 
 def test_one_parent_is_active_at_a_time_as_often_as_the_paper_says(active: torch.Tensor) -> None:
@@ -46,7 +46,7 @@ def test_the_mean_number_of_features_is_the_papers(active: torch.Tensor) -> None
 
 
 def test_magnitudes_of_a_child_and_its_parent_are_independent() -> None:
-    found = magnitudes(50_000, generator(1))
+    found = magnitudes(50_000, generator(1, TOKENS))
     both = found[(found[:, N_PARENTS] > 0)]
     parent, child = both[:, 0], both[:, N_PARENTS]
     assert child.mean().item() == pytest.approx(1.5, abs=0.02)
@@ -70,7 +70,7 @@ def test_siblings_have_the_cosine_asked_for(n: int, correlation: float) -> None:
 
 
 def test_only_siblings_are_correlated() -> None:
-    found = directions(0.1, generator(3))
+    found = directions(0.1, generator(3, WORLD))
     truth = torch.eye(N_FEATURES)
     truth[:N_PARENTS, :N_PARENTS] = 0.1
     for first in range(N_PARENTS, N_FEATURES, CHILDREN):
