@@ -52,7 +52,7 @@ def unigram_loss(text: ToyText, context: int) -> dict[str, float]:
     totals: dict[str, tuple[float, int]] = {}
     for domain, documents in text.documents("heldout").items():
         windows = Windows(documents, context)
-        targets = _counts(text, zip(windows.lo + 1, windows.hi, strict=True), n_ids)
+        targets = _counts(text, zip((windows.lo + 1).tolist(), windows.hi.tolist(), strict=True), n_ids)
         totals[domain] = float(targets @ -log_frequency), int(targets.sum())
     return _per_token(totals)
 

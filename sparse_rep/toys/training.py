@@ -102,7 +102,8 @@ def score(folder: Path, text: ToyText, config: ToyMoeConfig, device: str) -> dic
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.to(device).eval()
     model_loss = heldout_loss(model, text, config.text.context)
     unigram = unigram_loss(text, config.text.context)
     return {

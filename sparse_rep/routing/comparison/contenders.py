@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -84,5 +85,5 @@ def draw_trials(build: Build, task: Task, n_trials: int, seed: int) -> list[Tria
     return trials
 
 
-def _smooth(draw: Draws) -> dict[str, float]:
+def _smooth(draw: Draws) -> dict[str, Any]:
     return {"width": draw.log_uniform(*WIDTH), "entropy": draw.log_uniform(*STRENGTH)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ def digits(seed: int) -> Task:
     """scikit-learn's 1,797 digits of 8 x 8 pixels: eight affine experts, each by itself a softmax regression."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     x = torch.as_tensor(data.data, dtype=torch.float32)
     x = (x - x.mean(0)) / (x.std(0) + 1e-3)
     return _split("digits", x, torch.as_tensor(data.target), None, 10, True, seed)

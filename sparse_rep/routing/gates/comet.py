@@ -29,6 +29,9 @@ class CometGate(Gate):
         order: learns which expert sits at which leaf (COMET+); None leaves them in heap order.
     """
 
+    width: Tensor
+    entropy: Tensor
+
     def __init__(
         self,
         d: int,

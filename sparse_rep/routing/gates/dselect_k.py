@@ -26,6 +26,10 @@ class DSelectKGate(Gate):
         entropy: weight of the entropy of the selectors, which drives the bits to 0 and 1.
     """
 
+    width: Tensor
+    entropy: Tensor
+    codes: Tensor
+
     def __init__(self, d: int, n_experts: int, k: int, *, width: float = 1.0, entropy: float = 0.0) -> None:
         super().__init__(n_experts, k)
         self.n_bits = max(1, math.ceil(math.log2(n_experts)))

@@ -21,6 +21,8 @@ class HashGate(Gate):
         seed: of the table.
     """
 
+    table: Tensor
+
     def __init__(self, n_experts: int, k: int, buckets: int = 4096, seed: int = 0) -> None:
         super().__init__(n_experts, k)
         scores = torch.rand(buckets, n_experts, generator=torch.Generator().manual_seed(seed))

@@ -24,6 +24,8 @@ class TopKGate(Gate):
         balance: weight of the load-balance loss.
     """
 
+    balance: Tensor
+
     def __init__(self, d: int, n_experts: int, k: int, *, noisy: bool = True, balance: float = 0.0) -> None:
         super().__init__(n_experts, k)
         self.logits = nn.Linear(d, n_experts)
