@@ -145,12 +145,12 @@ def diverging(z: Sequence[Sequence[float | None]], title: str) -> dict:
     What is further off takes the end's colour; the end's label says so.
     """
     values = [v for row in z for v in row if v is not None]
-    limit = min(max(1.0, max(values, default=1.0)), 4.0)
-    ticks = [float(t) for t in range(-4, 5) if abs(t) <= limit]
+    limit = min(max(1, round(max(values, default=1.0))), 4)
+    ticks = [float(t) for t in range(-limit, limit + 1)]
     words = [f"{2.0**t:g}" for t in ticks]
     if min(values, default=0.0) < ticks[0]:
         words[0] = f"≤ {words[0]}"
-    if max(values, default=0.0) > ticks[-1] + 0.5:
+    if max(values, default=0.0) > ticks[-1]:
         words[-1] = f"≥ {words[-1]}"
     return {"colorscale": DIVERGING, "zmin": -limit, "zmax": limit, "colorbar": bar(title, ticks, words)}
 

@@ -85,7 +85,9 @@ def paths(rows: Sequence[Row], layers: Sequence[int], to: Link) -> str:
         Column("share", numeric=True),
         Column("\u00d7 independent", numeric=True, tip="Tokens over those expected if layers chose independently"),
         Column(
-            "\u00d7 chained", numeric=True, tip="Tokens over those expected if each choice depended on the one before only"
+            "\u00d7 chained",
+            numeric=True,
+            tip="Tokens over those expected if each choice depended on the one before only",
         ),
     ]
     body = [
@@ -116,7 +118,7 @@ def vocabulary(rows: Sequence[Row], layer: int, to: Link) -> str:
     ]
     body = [
         [
-            Cell(link(to(layer, expert), f"expert {expert}")),
+            Cell(link(to(layer, expert), f"expert {expert}", css="nowrap")),
             Cell(f'<span class="chips">{"".join(_chip(r) for r in mine)}</span>'),
             Cell(interval(mine[0]), bar=mine[0]["share"]),
         ]
@@ -181,7 +183,7 @@ def others(rows: Sequence[Row], name: str, to: Callable[[Row], str], share: str)
     top = max((r[share] or 0 for r in rows), default=1.0) or 1.0
     body = [
         [
-            Cell(link(to(r), f"expert {r[name]}")),
+            Cell(link(to(r), f"expert {r[name]}", css="nowrap")),
             text(count(r["n"])),
             Cell(percent(r[share], 2), bar=(r[share] or 0) / top),
             text(interval({**r, "value": r["lift"]}, significant)),
@@ -299,7 +301,7 @@ def _evidence(row: Row) -> str:
 
 
 def _expert(layer: int, expert: int, to: Link) -> str:
-    return link(to(layer, expert), f"layer {layer} · expert {expert}")
+    return link(to(layer, expert), f"layer {layer} · expert {expert}", css="nowrap")
 
 
 def _path(path: str, layers: Sequence[int], to: Link) -> str:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from sparse_rep.app import mixture as mixtures
 from sparse_rep.app.charts.routing import by_layer, loads
+from sparse_rep.app.choices import one_of
 from sparse_rep.app.components import blocks, expert_blocks
 from sparse_rep.app.components.blocks import Figure
 from sparse_rep.app.data import Row
@@ -122,9 +123,7 @@ def _metrics(subject: Mixture) -> None:
             mixtures.needs_analysis(subject)
         return
     order = [m for m in METRICS if m in known] + sorted(set(known) - set(METRICS))
-    metric = st.selectbox(
-        "Figure", order, key="metric", bind="query-params", format_func=_called, label_visibility="collapsed"
-    )
+    metric = one_of("Figure", order, "metric", METRICS)
     rows = subject.ask("app_routing.metrics", metric=metric)
     n = count(max(row["n_tokens"] for row in rows))
     with head:

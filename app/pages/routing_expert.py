@@ -9,6 +9,7 @@ import streamlit as st
 
 from sparse_rep.app import data, links
 from sparse_rep.app import mixture as mixtures
+from sparse_rep.app.choices import one_of
 from sparse_rep.app.components import blocks, examples, expert_blocks
 from sparse_rep.app.mixture import Mixture
 from sparse_rep.app.widgets import section
@@ -134,12 +135,7 @@ def _tokens(view: View) -> None:
     if not sides:
         return
     head = st.container()
-    side = sides[0]
-    if len(sides) > 1:
-        side = st.segmented_control(
-            "Token", sides, format_func=lambda s: SIDES.get(str(s), str(s)), default=sides[0], key="side", bind="query-params",
-            label_visibility="collapsed", required=True,
-        )  # fmt: skip
+    side = one_of("Token", sides, "side", SIDES)
     asked = {"side": side, "limit": TOKENS}
     rows = view.ask("app_expert.tokens", **asked)
     with head:

@@ -7,6 +7,7 @@ import streamlit as st
 from sparse_rep.app import data
 from sparse_rep.app import mixture as mixtures
 from sparse_rep.app.charts.routing_pairs import labels, outside
+from sparse_rep.app.choices import one_of
 from sparse_rep.app.components import blocks, expert_blocks
 from sparse_rep.app.mixture import Mixture
 from sparse_rep.app.widgets import chart, section
@@ -45,7 +46,7 @@ def _labels(subject: Mixture, layer: int) -> None:
         st.html(blocks.note("All of this text has one domain, and its tokens carry no other label."))
         return
     head = st.container()
-    labelling = _one_of("Labels", known, {}, "labelling")
+    labelling = one_of("Labels", known, "labelling")
     rows = subject.ask("app_routing.labels", layer=layer, labelling=labelling)
     names = list(dict.fromkeys(r["label"] for r in rows))
     shown = [r for r in rows if r["label"] in set(names[:LABELS])]
@@ -71,7 +72,7 @@ def _vocabulary(subject: Mixture, layer: int) -> None:
         st.html(blocks.note("No token occurs ten times in this text, so there is no vocabulary to show."))
         return
     head = st.container()
-    side = _one_of("Token", sides, SIDES, "side")
+    side = one_of("Token", sides, "side", SIDES)
     asked = {"run": subject.run_id, "layer": layer, "side": side, "each": EACH}
     rows = data.rows("app_routing.vocabulary", **asked)
     surest = {r["expert"]: r["lo"] for r in rows if r["rank"] == 1}
@@ -81,13 +82,3 @@ def _vocabulary(subject: Mixture, layer: int) -> None:
     with head:
         section(f"Tokens that experts prefer at layer {layer}", aside, query="app_routing.vocabulary", **asked)
     st.html(expert_blocks.vocabulary([r for r in rows if r["expert"] in kept], layer, subject.expert))
-
-
-def _one_of(label: str, known: list[str], words: dict[str, str], key: str) -> str:
-    """A choice bound to the address; nothing to choose from one."""
-    if len(known) < 2:
-        return known[0]
-    return st.segmented_control(
-        label, known, format_func=lambda name: words.get(str(name), str(name)), default=known[0], key=key, bind="query-params",
-        label_visibility="collapsed", required=True,
-    )  # fmt: skip

@@ -7,6 +7,7 @@ import streamlit as st
 from sparse_rep.app import mixture as mixtures
 from sparse_rep.app.charts.routing_flow import flow
 from sparse_rep.app.charts.routing_pairs import together
+from sparse_rep.app.choices import one_of
 from sparse_rep.app.components import blocks, expert_blocks
 from sparse_rep.app.mixture import Mixture
 from sparse_rep.app.widgets import chart, section
@@ -39,10 +40,7 @@ def render() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         layer = mixtures.layer_choice(subject)
-        measure = st.segmented_control(
-            "Measure", list(MEASURES), format_func=MEASURES.__getitem__, default="lift", key="measure", bind="query-params",
-            label_visibility="collapsed", required=True,
-        )  # fmt: skip
+        measure = one_of("Measure", list(MEASURES), "measure", MEASURES)
     left, right = st.columns([1.5, 1], gap="large")
     with left:
         _together(subject, layer, measure)

@@ -40,6 +40,14 @@ def store_path(tmp_path_factory: pytest.TempPathFactory, detectors: ModuleType) 
     return path
 
 
+@pytest.fixture(scope="session")
+def routing_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same text with three runs of routing over it."""
+    path = tmp_path_factory.mktemp("routing") / "store"
+    _load("routing_store").build(path)
+    return path
+
+
 def _page(name: str) -> None:
     import importlib
 
