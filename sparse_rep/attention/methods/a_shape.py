@@ -47,5 +47,4 @@ class AShape(Method):
         lines = RankedLines(nearest, nearest)
         if budget is not None:
             return lines.within(attention.context, budget, self.config.sink, self.config.window)
-        sizes = (torch.full((h,), size, device=attention.device) for size in (self.config.sink, self.config.window))
-        return lines.best(*sizes)
+        return lines.best(self.config.sink, self.config.window)

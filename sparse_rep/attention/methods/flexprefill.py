@@ -59,13 +59,15 @@ class FlexPrefill(Method):
         mass = last_query_mass(attention, c.block)
         rows = min(c.block, context.n)
         columns, offsets = (sum_pool(m, c.block) / rows for m in mass)
-        of_columns, of_offsets = ranks(columns, 1), ranks(offsets, 1)
         q, k = mean_pool(attention.q, c.block), mean_pool(attention.k, c.block)
         last_q = attention.q[:, -rows:].mean(1, keepdim=True, dtype=torch.float32)
         predicted = block_product(last_q, k, context.group, attention.scaling)[:, 0].masked_fill(
             ~visible[-1], float("-inf")
         )
         aware = root_js(predicted.softmax(-1), columns) < c.tau
+        # The first block column and the diagonal come first, as in the code.
+        columns[:, 0] = offsets[:, 0] = float("inf")
+        of_columns, of_offsets = ranks(columns), ranks(offsets)
 
         fewest = torch.full_like(aware, c.min_blocks, dtype=torch.long)
         sizes = block_pairs(context, c.block, attention.device)

@@ -151,10 +151,9 @@ class MMInference(Method):
             voters = queries.nonzero()[:, 0][-c.last :]
             ranked = rank_lines(mass_between(attention, voters, keys), c.first, c.nearest)
             if budget is None:
-                sizes = (torch.full((attention.n_heads,), s, device=labels.device) for s in (c.verticals, c.slashes))
-                chosen[key_kind] = ranked.best(*sizes)
+                chosen[key_kind] = ranked.best(c.verticals, c.slashes)
             else:
-                chosen[key_kind] = lines_between(ranked, queries, keys, budget, c.verticals / (c.verticals + c.slashes))
+                chosen[key_kind] = lines_between(ranked, queries, keys, budget, c.verticals, c.slashes)
         return chosen
 
 

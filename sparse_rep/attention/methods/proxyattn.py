@@ -69,7 +69,7 @@ class ProxyAttn(Method):
         scores = proxy_scores(attention, c.groups or context.n_kv_heads, c.stride, c.block)
         own = diagonal_blocks(context, c.block, c.block, attention.device)
         scores = scores.masked_fill(~visible, -1.0).masked_fill(own, float("inf"))
-        place = ranks(scores.flatten(0, 1), 0).view(scores.shape)
+        place = ranks(scores.flatten(0, 1)).view(scores.shape)
         if budget is None:
             counts = self._blocks_needed(attention)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -54,7 +55,7 @@ class SnapKV(Method):
         checked_budget(budget)
         capacity, prompt = _capacity(self.config, attention, budget)
         votes = torch.stack([p.mean(0).sum(0)[:prompt] for p in _windows(self.config, attention, prompt)])
-        scores = _always_first(smoothed(votes, self.config.pool), self.config)
+        scores = _always_first(smoothed(votes, self.config.pool), self.config, capacity)
         kept = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(capacity, 1).indices, True)
         return _estimate(kept, attention, prompt, self.config)
 
@@ -85,8 +86,8 @@ class AdaSnapKV(Method):
         c = self.config
         capacity, prompt = _capacity(c, attention, budget)
         votes = torch.stack([p.amax((0, 1))[:prompt] for p in _windows(c, attention, prompt)])
-        scores = _always_first(smoothed(votes, c.pool), c)
-        floor = min(max(int(capacity * c.floor), c.recent + c.first), capacity)
+        scores = _always_first(smoothed(votes, c.pool), c, capacity)
+        floor = min(max(int(capacity * c.floor), int(scores.isinf().sum(1).max())), capacity)
         kept = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.topk(floor, 1).indices, True)
         rest = scores.masked_fill(kept, float("-inf")).flatten().topk((capacity - floor) * len(scores)).indices
         kept.view(-1)[rest] = True
@@ -110,13 +111,12 @@ def _windows(config: SnapKVConfig, attention: LayerAttention, prompt: int) -> li
     return [group_probabilities(attention, kv, lo, prompt) for kv in range(attention.context.n_kv_heads)]
 
 
-def _always_first(scores: Float[Tensor, "g p"], config: SnapKVConfig) -> Float[Tensor, "g p"]:
-    """Lift the first keys and then the most recent ones above all votes, in the order in which a small capacity takes them."""
-    scores, p = scores.clone(), scores.shape[1]
-    recent = min(config.recent, p)
-    lift = scores.max() + 1 + torch.arange(recent, device=scores.device)
-    scores[:, p - recent :] = lift
-    scores[:, : config.first] = lift[-1] + 1 if recent else scores.max() + 1
+def _always_first(scores: Float[Tensor, "g p"], config: SnapKVConfig, capacity: int) -> Float[Tensor, "g p"]:
+    """Lift the first keys and the most recent ones above all votes; with less capacity than the config's, as many fewer."""
+    scores, share = scores.clone(), min(capacity / config.capacity, 1.0)
+    first, recent = math.ceil(config.first * share), math.ceil(config.recent * share)
+    scores[:, scores.shape[1] - recent :] = float("inf")
+    scores[:, :first] = float("inf")
     return scores
 
 

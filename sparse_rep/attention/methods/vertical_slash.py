@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
 
 from sparse_rep.attention.layer import Context, LayerAttention
@@ -38,7 +37,7 @@ class VerticalSlash(Method):
     """Columns and diagonals by their share of the last queries' causal softmax, each kind by itself.
 
     The mask is exact to the token. Public kernels compute it in 64 x 64 blocks; `mask.blocks(64)` is what they read.
-    A budget scales both counts, in the config's proportion, to the largest that fits each head.
+    A budget scales all four counts, in the config's proportions, to the largest that fits each head.
     """
 
     name: ClassVar[str] = "vertical_slash"
@@ -51,11 +50,6 @@ class VerticalSlash(Method):
         checked_budget(budget)
         c, context = self.config, attention.context
         lines = rank_lines(last_query_mass(attention, c.last), c.first, c.nearest)
-        if budget is None:
-            counts = (
-                torch.full((attention.n_heads,), size, device=attention.device) for size in (c.verticals, c.slashes)
-            )
-            mask = lines.best(*counts)
-        else:
-            mask = lines.within(context, budget, c.verticals, c.slashes)
+        sizes = c.verticals, c.slashes
+        mask = lines.best(*sizes) if budget is None else lines.within(context, budget, *sizes)
         return Estimate(mask, pairs_read=min(c.last, context.n) * context.n / context.visible_pairs)

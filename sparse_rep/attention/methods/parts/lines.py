@@ -15,49 +15,71 @@ from sparse_rep.attention.methods.parts.last_queries import LineMass
 
 
 class RankedLines(NamedTuple):
-    """Place of every column and diagonal among its kind, 0 first."""
+    """Place of every column and diagonal among its kind by mass, 0 first, and how many are kept whatever their mass."""
 
     columns: Int[Tensor, "h n"]
     offsets: Int[Tensor, "h n"]
+    first: int = 0
+    """Leading columns."""
+    nearest: int = 0
+    """Nearest diagonals."""
 
-    def best(self, n_columns: Int[Tensor, " h"], n_offsets: Int[Tensor, " h"]) -> LineMask:
-        """The first so many of each kind, a head each."""
-        return LineMask(self.columns < n_columns[:, None], self.offsets < n_offsets[:, None])
+    def best(self, n_columns: int | Int[Tensor, " h"], n_offsets: int | Int[Tensor, " h"]) -> LineMask:
+        """So many of each kind, a head each: those always kept, then by mass."""
+        return LineMask(_best(self.columns, self.first, n_columns), _best(self.offsets, self.nearest, n_offsets))
+
+    def scaled(self, n_columns: Tensor, n_offsets: Tensor, columns: int | Tensor, offsets: int | Tensor) -> LineMask:
+        """So many of each kind by mass, and of those always kept the share that belongs to so many.
+
+        A setting that always keeps 64 diagonals of 512 would leave nothing to choose where a budget allows 50.
+        """
+        at = torch.arange(self.columns.shape[1], device=self.columns.device)
+        kept = []
+        for rank, number, lead, whole in (
+            (self.columns, n_columns, self.first, columns),
+            (self.offsets, n_offsets, self.nearest, offsets),
+        ):
+            always = (number * lead / whole).ceil()
+            kept.append((rank < number[:, None]) | (at < always[:, None]))
+        return LineMask(*kept)
 
     def within(
         self, context: Context, budget: float, columns: int | Int[Tensor, " h"], offsets: int | Int[Tensor, " h"]
     ) -> LineMask:
-        """As many lines as a share of the visible pairs allows, columns to diagonals in the proportion given."""
-        n, share = context.n, columns / (columns + offsets)
+        """As many lines as a share of the visible pairs allows, in the proportions of a setting of so many of each kind."""
 
-        def counts(lines: Tensor) -> tuple[Tensor, Tensor]:
-            # A diagonal costs more than a column, so an odd line is a column's; past n, the other kind takes the rest.
-            wanted = (lines * share).ceil()
-            spilled = torch.maximum((lines - wanted) - n, torch.zeros_like(wanted))
-            of_columns = (wanted + spilled).clamp(max=n)
-            return of_columns, (lines - of_columns).clamp(max=n)
+        def chosen(lines: Int[Tensor, " h"]) -> LineMask:
+            return self.scaled(*split(lines, columns / (columns + offsets), context.n), columns, offsets)
 
-        lines = largest_each(
-            lambda m: line_pairs(self.best(*counts(m)), context.window),
-            budget * context.visible_pairs,
-            1,
-            2 * n,
-            self.columns,
+        limit = budget * context.visible_pairs
+        return chosen(
+            largest_each(lambda m: line_pairs(chosen(m), context.window), limit, 1, 2 * context.n, self.columns)
         )
-        return self.best(*counts(lines))
 
 
-def rank_lines(mass: LineMass, first_columns: int, nearest: int) -> RankedLines:
-    """By mass, after the first columns and the nearest diagonals, which always come first and in order."""
-    return RankedLines(ranks(mass.columns, first_columns), ranks(mass.offsets, nearest))
+def rank_lines(mass: LineMass, first: int, nearest: int) -> RankedLines:
+    """By mass; the first columns and the nearest diagonals are kept whatever theirs."""
+    n = mass.columns.shape[1]
+    return RankedLines(ranks(mass.columns), ranks(mass.offsets), min(first, n), min(nearest, n))
 
 
-def ranks(score: Float[Tensor, "h n"], first: int) -> Int[Tensor, "h n"]:
-    """Place of each entry from the highest score down, the leading `first` entries before all others; ties to the lower index."""
-    first = min(first, score.shape[1])
-    order = score[:, first:].argsort(dim=-1, descending=True, stable=True) + first
-    lead = torch.arange(first, device=score.device).expand(len(score), first)
-    order = torch.cat([lead, order], 1)
+def split(lines: Int[Tensor, " h"], share: float | Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Numbers of columns and diagonals, `share` of them columns; past n of one kind the other takes the rest."""
+    wanted = (lines * share).ceil()
+    of_columns = (wanted + ((lines - wanted) - n).clamp(min=0)).clamp(max=n)
+    return of_columns, (lines - of_columns).clamp(max=n)
+
+
+def _best(rank: Int[Tensor, "h n"], lead: int, number: int | Int[Tensor, " h"]) -> Bool[Tensor, "h n"]:
+    number = torch.as_tensor(number, device=rank.device).reshape(-1, 1)
+    at = torch.arange(rank.shape[1], device=rank.device)
+    before = torch.searchsorted(rank[:, :lead].sort(1).values, rank) if lead else torch.zeros_like(rank)
+    return torch.where(at < lead, at, rank - before + lead) < number
+
+
+def ranks(score: Float[Tensor, "h n"]) -> Int[Tensor, "h n"]:
+    """Place of each entry from the highest score down; ties to the lower index."""
+    order = score.argsort(dim=-1, descending=True, stable=True)
     place = torch.arange(score.shape[1], device=score.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, place)
 

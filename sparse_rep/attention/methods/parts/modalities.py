@@ -10,7 +10,7 @@ from sparse_rep.attention.layer import LayerAttention
 from sparse_rep.attention.masks import LineMask
 from sparse_rep.attention.methods.parts.budget import largest_each
 from sparse_rep.attention.methods.parts.last_queries import LineMass, diagonal_sums, group_probabilities
-from sparse_rep.attention.methods.parts.lines import RankedLines
+from sparse_rep.attention.methods.parts.lines import RankedLines, split
 
 
 def mass_between(attention: LayerAttention, queries: Int[Tensor, " r"], keys: Bool[Tensor, " n"]) -> LineMass:
@@ -28,21 +28,22 @@ def mass_between(attention: LayerAttention, queries: Int[Tensor, " r"], keys: Bo
 
 
 def lines_between(
-    ranked: RankedLines, queries: Bool[Tensor, " n"], keys: Bool[Tensor, " n"], budget: float, share: float
+    ranked: RankedLines,
+    queries: Bool[Tensor, " n"],
+    keys: Bool[Tensor, " n"],
+    budget: float,
+    columns: int,
+    offsets: int,
 ) -> LineMask:
-    """As many lines as a share of the causal pairs of these queries with these keys allows; `share` of them are columns."""
+    """As many lines as a share of the causal pairs of these queries with these keys allows, in a setting's proportions."""
     n = len(queries)
     every = torch.ones((1, n), dtype=torch.bool, device=queries.device)
 
-    def counts(lines: Tensor) -> tuple[Tensor, Tensor]:
-        of_columns = (lines * share).ceil().clamp(max=n)
-        return of_columns, (lines - of_columns).clamp(max=n)
+    def chosen(lines: Tensor) -> LineMask:
+        return ranked.scaled(*split(lines, columns / (columns + offsets), n), columns, offsets)
 
     limit = budget * pairs_between(LineMask(every, every), queries, keys).item()
-    lines = largest_each(
-        lambda m: pairs_between(ranked.best(*counts(m)), queries, keys), limit, 0, 2 * n, ranked.columns
-    )
-    return ranked.best(*counts(lines))
+    return chosen(largest_each(lambda m: pairs_between(chosen(m), queries, keys), limit, 0, 2 * n, ranked.columns))
 
 
 def pairs_between(mask: LineMask, queries: Bool[Tensor, " n"], keys: Bool[Tensor, " n"]) -> Float[Tensor, " h"]:
