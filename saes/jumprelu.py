@@ -22,6 +22,10 @@ from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
 from sparse_rep.saes.penalty import PenaltyWeight
 from sparse_rep.saes.registry import coder_of
 
+UNTARGETED_THRESHOLD = 0.01
+THRESHOLD_SAMPLE = 1024
+"""Rows on which the first threshold is estimated."""
+
 
 @final
 @coder_of(JumpReLUConfig)
@@ -37,8 +41,22 @@ class JumpReLU(EncoderDictionary):
     ) -> None:
         super().__init__(config, d_in, backend, d_out)
         self._config = config
-        self.threshold = nn.Parameter(torch.full((config.n_latents,), config.initial_threshold))
+        first = UNTARGETED_THRESHOLD if config.initial_threshold is None else config.initial_threshold
+        self.threshold = nn.Parameter(torch.full((config.n_latents,), first))
         self.penalty = PenaltyWeight(config)
+
+    @torch.no_grad()
+    def initialise(self, sample: ActivationBatch | Tensor, generator: torch.Generator) -> None:
+        """As every dictionary; with a target and no threshold given, one that lets through as many latents as wanted.
+
+        (Ours: from near 0 a threshold needs thousands of steps to get where it does anything, and short runs have fewer.)
+        """
+        super().initialise(sample, generator)
+        target = self.config.target_l0
+        if self.config.initial_threshold is None and target is not None:
+            x, _ = self.scaled(ActivationBatch.wrap(sample).rows(slice(None, THRESHOLD_SAMPLE)))
+            pre = self.pre_activations(x).flatten()
+            self.threshold.fill_(pre.topk(min(max(int(target * len(x)), 1), len(pre))).values[-1].clamp(min=0))
 
     @property
     def config(self) -> JumpReLUConfig:

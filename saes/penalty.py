@@ -14,8 +14,8 @@ from sparse_rep.config_dictionary import PenaltySettings
 class PenaltyWeight(nn.Module):
     """Warm-up in training tokens (Bricken et al. 2024: 5 % of training); steering is ours and never waits for the device.
 
-    With `target_l0` the weight is multiplied each step, after the warm-up, by exp(rate * distance), where distance is
-    (L0 - target) / target cut to -1..1: sparser than wanted lowers it, denser raises it.
+    With `target_l0` the weight is multiplied each step, after the warm-up, by exp(rate * log(L0 / target)), the logarithm
+    cut to -1..1: sparser than wanted lowers it, denser raises it.
     """
 
     def __init__(self, settings: PenaltySettings) -> None:
@@ -33,7 +33,7 @@ class PenaltyWeight(nn.Module):
     def steer(self, l0: Tensor, tokens_seen: int) -> None:
         """Follow the L0 of the batch just seen."""
         if self.target_l0 is not None and self._rise(tokens_seen) == 1.0:
-            distance = ((l0 - self.target_l0) / self.target_l0).clamp(-1, 1)
+            distance = (l0.clamp(min=1e-3) / self.target_l0).log().clamp(-1, 1)
             self.value.mul_(torch.exp(self.rate * distance))
 
     def _rise(self, tokens_seen: int) -> float:

@@ -117,8 +117,8 @@ class PenaltySettings(EncoderSettings):
     """Weight of the sparsity penalty, in units of activations scaled to norm sqrt(d)."""
     target_l0: float | None = Field(default=None, gt=0)
     """Active latents a token to steer to: the weight, from `penalty` on, then follows each batch; None keeps it fixed."""
-    penalty_rate: float = Field(default=0.01, gt=0)
-    """How fast the weight follows `target_l0`: change of its logarithm a step, times the relative distance (at most 1)."""
+    penalty_rate: float = Field(default=0.02, gt=0)
+    """How fast the weight follows `target_l0`: change of its logarithm a step, times log(L0 / target) (cut to -1..1)."""
     penalty_warmup_tokens: int = Field(default=50_000, ge=0)
     """Training tokens over which the weight rises from 0: 5 % of a run of default length, as in Bricken et al. 2024."""
 
@@ -132,8 +132,8 @@ class StandardConfig(PenaltySettings):
 
     kind: Literal["standard"] = "standard"
     """Architecture."""
-    penalty: float = Field(default=5.0, ge=0)
-    """Weight of the sum of codes, in units of activations scaled to norm sqrt(d): 5 in the April 2024 update."""
+    penalty: float = Field(default=1.0, ge=0)
+    """Weight of the sum of codes. The default is SAELens'; the April 2024 update trains long runs at 5."""
 
 
 class JumpReLUConfig(PenaltySettings):
@@ -152,8 +152,8 @@ class JumpReLUConfig(PenaltySettings):
     """Weight of the count of active latents, or of their tanh. The default is SAELens'."""
     bandwidth: float = Field(default=0.05, gt=0)
     """Width of the kernel that estimates gradients at the threshold. SAELens' default; Conerly et al. use 2."""
-    initial_threshold: float = Field(default=0.01, ge=0)
-    """Threshold that every latent starts from. SAELens' default; Conerly et al. use 0.1."""
+    initial_threshold: float | None = Field(default=None, ge=0)
+    """Threshold that latents start from; None lets through `target_l0` a token, or is 0.01 (SAELens') where none is given."""
     tanh_scale: float = Field(default=4.0, gt=0)
     """c in tanh(c |code|); tanh variant only."""
     pre_act_coefficient: float = Field(default=3e-6, ge=0)
@@ -166,7 +166,7 @@ class GatedConfig(PenaltySettings):
     kind: Literal["gated"] = "gated"
     """Architecture."""
     penalty: float = Field(default=1.0, ge=0)
-    """Weight of the sum of rectified gates, in units of activations scaled to norm sqrt(d). The default is SAELens'."""
+    """Weight of the sum of rectified gates. The default is SAELens'."""
 
 
 class MPConfig(DictionarySettings):

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_rep.config_dictionary import StandardConfig
+from sparse_rep.config_dictionary import JumpReLUConfig, StandardConfig
 from sparse_rep.saes.batch_selection import BatchThreshold, kept, selected
 from sparse_rep.saes.entries import codes_of
 from sparse_rep.saes.firing import FiringCounter
+from sparse_rep.saes.jumprelu import JumpReLU
 from sparse_rep.saes.penalty import PenaltyWeight
 from sparse_rep.saes.scale import rms_scale
 from sparse_rep.saes.unit_rows import remove_radial_gradient, renormalise
@@ -97,14 +98,23 @@ def test_a_steered_penalty_rises_where_codes_are_too_dense_and_falls_where_too_s
     weight = penalty(target_l0=10, penalty_rate=0.5)
     weight.steer(torch.tensor(15.0), tokens_seen=50)
     assert weight.value.item() == 2.0  # not before the warm-up is over
-    weight.steer(torch.tensor(15.0), tokens_seen=100)
-    assert weight.value.item() == pytest.approx(2 * 2.718281828**0.25)
-    weight.steer(torch.tensor(500.0), tokens_seen=100)  # the distance is cut to 1
-    assert weight.value.item() == pytest.approx(2 * 2.718281828**0.75)
+    weight.steer(torch.tensor(20.0), tokens_seen=100)
+    assert weight.value.item() == pytest.approx(2 * 2**0.5)
+    weight.steer(torch.tensor(5.0), tokens_seen=100)
+    assert weight.value.item() == pytest.approx(2)
+    weight.steer(torch.tensor(500.0), tokens_seen=100)  # the logarithm is cut to 1
+    assert weight.value.item() == pytest.approx(2 * 2.718281828**0.5)
     weight.steer(torch.tensor(0.0), tokens_seen=100)
-    assert weight.value.item() == pytest.approx(2 * 2.718281828**0.25)
+    assert weight.value.item() == pytest.approx(2)
 
 
 def test_entries_become_rows_and_a_token_without_any_is_empty() -> None:
     codes = codes_of(torch.tensor([0, 2, 2]), torch.tensor([3, 1, 4]), torch.tensor([5.0, 6.0, 7.0]), n=3, n_units=5)
     assert codes.dense().tolist() == [[0, 0, 0, 5, 0], [0] * 5, [0, 6, 0, 0, 7]]
+
+
+def test_jumprelu_starts_at_the_l0_it_is_steered_to() -> None:
+    x = torch.randn(600, 16, generator=torch.Generator().manual_seed(0)) * 40
+    coder = JumpReLU(JumpReLUConfig(n_latents=64, target_l0=5), 16)
+    coder.initialise(x, torch.Generator().manual_seed(0))
+    assert coder.encode(x).l0().mean().item() == pytest.approx(5, abs=0.01)
