@@ -19,17 +19,26 @@ def medians(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> dict[str,
 
 def show_medians(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str], reporter: Reporter) -> None:
     """A line a method on stdout; nothing where JSON was asked for."""
+    shown = [
+        {"method": method, **dict(zip(columns, values, strict=True))}
+        for method, values in medians(rows, columns).items()
+    ]
+    show_rows(title, shown, ("method", *columns), reporter)
+
+
+def show_rows(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str], reporter: Reporter) -> None:
+    """A line a row on stdout, the first column being words; nothing where JSON was asked for."""
     if reporter.as_json:
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("method")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
-    for method, values in medians(rows, columns).items():
-        table.add_row(method, *(f"{value:.3g}" for value in values))
+    for place, name in enumerate(columns):
+        table.add_column(name.replace("_", " "), justify="right" if place else "left")
+    for row in rows:
+        first, *rest = (row.get(name) for name in columns)
+        table.add_row(str(first), *("" if value is None else f"{value:.3g}" for value in rest))
     console = Console()
     console.print(f"\n[bold]{title}[/bold]", highlight=False)
     console.print(table)

@@ -63,7 +63,7 @@ def test_pursuit_has_the_codes_loss_and_gradient_of_the_coder(x: torch.Tensor) -
         error = (x[i] - coder.decode(own)).square().sum(-1).mean()
         torch.testing.assert_close(losses[i], error)
         torch.testing.assert_close(
-            population.W.grad[i], torch.autograd.grad(error, coder.W_dec)[0], atol=1e-5, rtol=1e-4
+            population.get_parameter("W").grad[i], torch.autograd.grad(error, coder.W_dec)[0], atol=1e-5, rtol=1e-4
         )
 
 
