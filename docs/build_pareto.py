@@ -79,7 +79,8 @@ def figure(methods: dict[str, list[dict[str, float]]]) -> str:
     total, height = LEFT + 2 * WIDTH + GAP + 20, TOP + HEIGHT + BOTTOM
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {height}" font-size="12"'
-        f' font-family="Inter, Helvetica, Arial, sans-serif" fill="{TEXT.light}" role="img" aria-label="Explained variance and loss recovered against L0">',
+        f' font-family="Inter, Helvetica, Arial, sans-serif" fill="{TEXT.light}" role="img"'
+        ' aria-label="Explained variance and loss recovered against L0">',
         f'<rect width="{total}" height="{height}" fill="{PAGE.light}"/>',
     ]
     for place, (metric, title) in enumerate(PANELS):
