@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sparse_rep.config_base import Config as Config
 from sparse_rep.config_dictionary import DictionaryConfig as DictionaryConfig
@@ -163,3 +163,36 @@ class AblationConfig(CaptureConfig):
     """Dictionaries of which it is asked which latents move."""
     routers: str | None = None
     """As in the routing profile."""
+
+
+class HeadsConfig(CaptureConfig):
+    """Profile attention heads and score sparse-attention methods on them, on texts of one length."""
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"store"})
+
+    text: TextConfig = TextConfig(context=1024)
+    """What it reads. `text.context` is the length of each text; documents are cut to it, and shorter rests left out."""
+    methods: tuple[str, ...] = ("all",)
+    """Methods by name, `all`, or `none` for profiles alone."""
+    budgets: tuple[float | Literal["paper"], ...] = (0.05, 0.1, 0.2)
+    """Shares of the visible pairs that a head may keep, each in (0, 1]; `paper` takes each method's own settings."""
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """A method's settings where they are not the paper's, by its name: `--set settings.quest.page=32`."""
+    texts: int = Field(default=1, ge=1)
+    """Texts read: the first of the corpus that are long enough."""
+    class_budget: float = Field(default=0.1, gt=0, le=1)
+    """Share of the visible pairs that each simple pattern may keep when a head is classed."""
+    maps: tuple[int, ...] = ()
+    """Layers whose block-mass maps are kept."""
+    links: int = Field(default=32, ge=0)
+    """Queries a text whose strongest keys are kept."""
+    effects: Literal["none", "model", "layers", "heads"] = "none"
+    """Measure the change in loss and KL with each method on all heads at once, on each layer's, or on each head alone."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _are_shares(cls, budgets: tuple[float | str, ...]) -> tuple[float | str, ...]:
+        for budget in budgets:
+            if isinstance(budget, float) and not 0 < budget <= 1:
+                raise ValueError(f"a budget is a share of the visible pairs in (0, 1], or paper, not {budget:g}")
+        return budgets

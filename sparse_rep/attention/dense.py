@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparse_rep.attention.layer import LayerAttention
+from sparse_rep.attention.memory import queries_at_once
 from sparse_rep.kernels.attention import LineMass, Rule, attention, block_mass, line_mass
 
 SAMPLE = 2048
@@ -90,9 +91,9 @@ def sunk_share(layer: LayerAttention, lse: Float[Tensor, "h n"]) -> Float[Tensor
 def sample(n: int) -> list[list[tuple[int, int]]]:
     """The sampled queries as runs (lo, hi), in groups that are sorted at once; the last query is always among them."""
     if n <= SAMPLE:
-        size = max(2**20 // n, 1)
+        size = queries_at_once(n)
         return [[(lo, min(lo + size, n))] for lo in range(0, n, size)]
     count = SAMPLE // RUN
     starts = [round(i * (n - RUN) / (count - 1)) for i in range(count)]
-    together = max(2**24 // (RUN * n), 1)
+    together = max(queries_at_once(n) // RUN, 1)
     return [[(lo, lo + RUN) for lo in starts[i : i + together]] for i in range(0, count, together)]

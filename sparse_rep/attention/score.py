@@ -21,7 +21,9 @@ from torch import Tensor
 
 from sparse_rep.attention.counts import keys_kept, keys_seen, pairs_of_blocks
 from sparse_rep.attention.dense import Dense, rule_of
+from sparse_rep.attention.layer import LayerAttention
 from sparse_rep.attention.masks import BlockMask, LineMask, Mask, kept_rows
+from sparse_rep.attention.memory import queries_at_once
 from sparse_rep.attention.method import Estimate
 from sparse_rep.kernels.attention import BLOCK, Lines, masked_attention
 
@@ -54,10 +56,7 @@ class Scores:
 def score(dense: Dense, estimates: Sequence[Estimate]) -> list[Scores]:
     """Score every estimate on the layer that it was made from; rows before its `first_row` are left out."""
     tallies = [_Tally(dense, estimate) for estimate in estimates]
-    by_rows = [t for t in tallies if not _whole(t)]
-    for tally in tallies:
-        if _whole(tally):
-            tally.add_all()
+    by_rows = [tally for tally in tallies if not tally.add_all()]
     if by_rows:
         _add_rows(dense, by_rows)
     tokens = [t for t in tallies if t.granularity == "token"]
@@ -90,10 +89,13 @@ class _Tally:
             self.mask = BlockMask(mask.keep | own, mask.n, mask.q_block, mask.k_block)
         self.reach = layer.v.float().norm(dim=-1).amax(-1).repeat_interleave(layer.context.group)
 
-    def add_all(self) -> None:
-        """One masked pass over all heads."""
+    def add_all(self) -> bool:
+        """One masked pass over all heads. False, and nothing added, where the mask must be asked row by row."""
         dense, layer, mask = self.dense, self.dense.layer, self.mask
-        keep, lines, block = _arguments(mask)
+        arguments = masked_arguments(mask, layer)
+        if arguments is None or (arguments[1] is None and self.granularity == "token"):
+            return False
+        keep, lines, block = arguments
         out, lse = masked_attention(layer.q, layer.k, layer.v, rule_of(layer), keep, block=block, lines=lines)
         if self.granularity == "token":
             assert isinstance(mask, BlockMask | LineMask)
@@ -105,6 +107,7 @@ class _Tally:
         self.in_first = (dense.first_keys(FIRST) * at_first).sum(-1)
         for lo in range(0, layer.n, ROWS):
             self._compare(slice(None), lo, min(lo + ROWS, layer.n), out[:, lo : lo + ROWS], lse[:, lo : lo + ROWS])
+        return True
 
     def add_rows(self, head: int, lo: int, hi: int, logits: Float[Tensor, "r n"], v: Float[Tensor, "n dv"]) -> None:
         """Some queries of one head, all of whose logits are there."""
@@ -126,10 +129,8 @@ class _Tally:
         recall = (lse - dense.lse[heads, lo:hi]).exp().clamp(max=1.0)
         self.recall[heads, lo:hi] = recall
         lost = 1 - recall
-        out = out.float()
+        out = renormalised_by_sink(out.float(), lse, None if layer.sinks is None else layer.sinks[heads])
         if dense.sunk is not None:
-            part = _of_heads(layer.sinks, heads)
-            out = out * (1 - torch.sigmoid(part.to(lse)[:, None] - lse))[..., None]
             lost = lost * (1 - dense.sunk[heads, lo:hi])
         exact = dense.out[heads, lo:hi].float()
         skip = max(self.first_row - lo, 0)
@@ -187,32 +188,29 @@ class _Tally:
         return ((keep | own) * pairs).sum((1, 2)) / pairs.sum()
 
 
-def _of_heads(sinks: Tensor | None, heads: slice) -> Tensor:
-    assert sinks is not None
-    return sinks[heads]
+def masked_arguments(mask: Mask, layer: LayerAttention) -> tuple[Bool[Tensor, "h b b"], Lines | None, int] | None:
+    """A mask as `masked_attention` takes it (keep, lines, block); None for one that must be asked row by row.
 
-
-def _whole(tally: _Tally) -> bool:
-    """Whether one masked pass can run it: lines, columns of groups of queries, or square blocks of a kernel's size."""
-    mask = tally.mask
-    if isinstance(mask, LineMask):
-        return tally.dense.layer.causal
-    if not isinstance(mask, BlockMask):
-        return False
-    if mask.k_block == 1:
-        return tally.dense.layer.causal and (mask.q_block % BLOCK == 0 or mask.q_block >= mask.n)
-    return tally.granularity == "block" and mask.q_block in KERNEL_BLOCKS
-
-
-def _arguments(mask: Mask) -> tuple[Bool[Tensor, "h b b"], Lines | None, int]:
-    """A mask as `masked_attention` takes it."""
-    if isinstance(mask, LineMask):
+    It takes lines, columns of groups of queries, and square blocks of a kernel's size.
+    """
+    if isinstance(mask, LineMask) and layer.causal:
         return mask.blocks(BLOCK), Lines(mask.columns[:, None], mask.offsets, mask.n), BLOCK
-    assert isinstance(mask, BlockMask)
-    if mask.k_block != 1:
+    if not isinstance(mask, BlockMask):
+        return None
+    if mask.q_block == mask.k_block and mask.q_block in KERNEL_BLOCKS:
         return mask.keep, None, mask.q_block
-    nothing = torch.zeros_like(mask.keep[:, 0])
-    return mask.blocks(BLOCK), Lines(mask.keep, nothing, max(mask.q_block, BLOCK)), BLOCK
+    if mask.k_block == 1 and layer.causal and (mask.q_block % BLOCK == 0 or mask.q_block >= mask.n):
+        return mask.blocks(BLOCK), Lines(mask.keep, torch.zeros_like(mask.keep[:, 0]), mask.q_block), BLOCK
+    return None
+
+
+def renormalised_by_sink(
+    out: Float[Tensor, "h n dv"], lse: Float[Tensor, "h n"], sinks: Float[Tensor, " h"] | None
+) -> Float[Tensor, "h n dv"]:
+    """An output over keys whose log-sum-exp is `lse`, once the heads' learned sinks take their share."""
+    if sinks is None:
+        return out
+    return (out * torch.sigmoid(lse - sinks.to(lse)[:, None])[..., None]).to(out.dtype)
 
 
 def _add_rows(dense: Dense, tallies: list[_Tally]) -> None:
@@ -222,7 +220,7 @@ def _add_rows(dense: Dense, tallies: list[_Tally]) -> None:
     for tally in tallies:
         tally.kept = torch.zeros((layer.n_heads, layer.n), dtype=torch.float64, device=layer.device)
         tally.touched = torch.zeros((layer.n_heads, b, b), device=layer.device)
-    size = max(2**25 // layer.n, 1)
+    size = queries_at_once(layer.n)
     for head in range(layer.n_heads):
         v = layer.v[layer.kv_of(head)].to(dense.lse)
         for lo in range(start, layer.n, size):

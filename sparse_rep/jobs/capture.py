@@ -83,6 +83,10 @@ class Capture(ABC):
         """Open during the forward passes of a shard. Leaves the model as it was."""
         yield
 
+    def reads(self, tok_lo: int, tok_hi: int) -> bool:
+        """Whether it has a use for a shard of these tokens, once fitted. One that no capture reads is no part of the run."""
+        return True
+
     def before(self, batch: Batch) -> bool:
         """Told of a batch before the model reads it. Returns whether to be shown it; one that nobody wants is not read."""
         return True

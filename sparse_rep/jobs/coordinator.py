@@ -78,9 +78,11 @@ def fill(
     facts: dict[str, Any] = {}
     for capture in captures:
         facts |= capture.fit(model, corpus)
-    tasks = plan(corpus, run.run_id, config.text.context, model.bos_id, config.shard_tokens)
+    shards = plan(corpus, run.run_id, config.text.context, model.bos_id, config.shard_tokens)
+    tasks = [t for t in shards if any(capture.reads(t.tok_lo, t.tok_hi) for capture in captures)]
     missing = [task for task in tasks if task.name not in run.committed]
-    run.update(model_revision=model.origin.revision, n_shards_planned=len(tasks), **facts)
+    planned = sum(task.tok_hi - task.tok_lo for task in tasks)
+    run.update(model_revision=model.origin.revision, n_shards_planned=len(tasks), n_tokens_planned=planned, **facts)
 
     def make_worker() -> CaptureWorker:
         return CaptureWorker(model, corpus, captures, context=config.text.context, batch_tokens=config.batch_tokens)
