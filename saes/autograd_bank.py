@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.kernels.adam import BETAS, EPSILON
 from sparse_rep.saes.bank import Bank, Member, Schedule
+from sparse_rep.saes.ranks import current
 
 LARGEST_GRADIENT = 1.0
 """Losses are shares of the variance, so one bound fits all; it only bites in the first steps."""
@@ -36,6 +37,9 @@ class AutogradBank(Bank):
         with torch.autocast(self._device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses = self._coder.loss(batch)
         losses["loss"].backward()
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                current().average_gradient(parameter.grad)
         self._coder.before_step()
         torch.nn.utils.clip_grad_norm_(self._parameters, LARGEST_GRADIENT)
         self._optimiser.step()
@@ -43,7 +47,8 @@ class AutogradBank(Bank):
         self._losses = {key: value.detach() for key, value in losses.items()}
 
     def losses(self) -> dict[str, dict[str, Tensor]]:
-        return {self._name: self._losses}
+        means = current().mean(torch.stack([value.float() for value in self._losses.values()]))
+        return {self._name: dict(zip(self._losses, means, strict=True))}
 
     def state_dict(self) -> dict[str, Any]:
         return {"coder": self._coder.state_dict(), "optimiser": self._optimiser.state_dict()}

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparse_rep.saes.firing import FiringCounter
+from sparse_rep.saes.ranks import current
 
 
 def default_k_aux(d_in: int) -> int:
@@ -39,10 +40,12 @@ def auxk_loss(
     if not error.is_cuda and n_dead == 0:  # on a CPU it costs nothing to ask
         return error.new_zeros(())
     age, chosen = firing.tokens_since_fired.topk(reach(len(W_enc), k_aux))
-    pre = torch.addmm(b_enc[chosen], x, W_enc[chosen].T).relu()
+    # index_select: its backward is an addition of rows, where that of [chosen] sorts them first.
+    pre = torch.addmm(b_enc.index_select(0, chosen), x, W_enc.index_select(0, chosen).T).relu()
     values = torch.where(age >= firing.dead_after_tokens, pre, 0)
     if values.shape[1] > k_aux:
         least = values.detach().topk(k_aux, sorted=False).values.amin(-1, keepdim=True)
         values = torch.where(values >= least, values, 0)
-    missed = (error - values @ W_dec[chosen]).square().sum() / error.square().sum().clamp(min=1e-12)
+    whole = current().mean(error.square().sum()).clamp(min=1e-12)
+    missed = (error - values @ W_dec.index_select(0, chosen)).square().sum() / whole
     return (n_dead.to(error.dtype) / k_aux).clamp(max=1) * missed

@@ -63,6 +63,10 @@ class Bank(ABC):
     def losses(self) -> dict[str, dict[str, Tensor]]:
         """Named scalars of the last step, by member."""
 
+    def finish(self) -> None:
+        """Called once, after the last step: leaves in the coders what was trained, where it is not there already."""
+        return
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything the next steps depend on: weights, moments, counters."""

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sparse_rep.saes.ranks import current
+
 FEWEST_SLOTS = 64
 
 
@@ -27,8 +29,10 @@ def selected(values: Float[Tensor, "n w"], k: float) -> Tensor:
     `values` are each token's w largest pre-activations. Equal values at the boundary are all kept. The choice is that among
     all n * m pre-activations unless a token has all its w slots selected.
     """
-    keep = min(max(int(k * len(values)), 1), values.numel())
-    least = values.flatten().topk(keep, sorted=False).values.amin()
+    ranks = current()
+    keep = min(max(int(k * len(values) * ranks.world), 1), values.numel() * ranks.world)
+    mine = values.flatten().topk(min(keep, values.numel()), sorted=False).values
+    least = mine.amin() if ranks.world == 1 else ranks.gather(mine).flatten().topk(keep, sorted=False).values.amin()
     return (values >= least) & (values > 0)
 
 

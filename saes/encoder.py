@@ -83,6 +83,7 @@ class EncoderDictionary(Dictionary, ABC):
             self.W_enc.copy_(random_unit_rows(self.n_latents, self.d_in, generator))
         else:
             self.W_enc.copy_(self.W_dec)
+        self.W_enc.mul_(self._first_gain())
         self.b_dec.copy_(geometric_median(target / self.target_scale))
 
     def target(self, batch: ActivationBatch) -> Float[Tensor, "n d_out"]:
@@ -156,6 +157,10 @@ class EncoderDictionary(Dictionary, ABC):
         copied.scale.fill_(1)
         copied.target_scale.fill_(1)
         return copied
+
+    def _first_gain(self) -> float:
+        """What the encoder's first directions are multiplied by."""
+        return 1.0
 
     def _in_code_units(self) -> tuple[Tensor, ...]:
         """Further tensors that scale with the codes, such as thresholds."""

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from sparse_rep.saes.ranks import current
+
 
 @final
 class FiringCounter(nn.Module):
@@ -33,7 +35,9 @@ class FiringCounter(nn.Module):
 
     @torch.no_grad()
     def note_mask(self, fired: Bool[Tensor, " m"], n_tokens: int) -> None:
-        """The same, given which latents fired on any of the tokens."""
+        """The same, given which latents fired on any of the tokens; other ranks' tokens count too."""
+        ranks = current()
+        fired, n_tokens = ranks.any(fired), n_tokens * ranks.world
         self.tokens_since_fired.copy_(torch.where(fired, 0, self.tokens_since_fired + n_tokens))
         self.tokens_seen += n_tokens
 

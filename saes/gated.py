@@ -13,7 +13,7 @@ from sparse_rep.config_dictionary import GatedConfig
 from sparse_rep.kernels import ops
 from sparse_rep.saes.encoder import EncoderDictionary
 from sparse_rep.saes.entries import codes_of
-from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
+from sparse_rep.saes.losses import active_share, mean_squared_norm, rectifier_gain, variance
 from sparse_rep.saes.penalty import PenaltyWeight
 from sparse_rep.saes.registry import coder_of
 
@@ -77,6 +77,9 @@ class Gated(EncoderDictionary):
             "l0": l0,
             "dead_share": self.dead.float().mean(),
         }
+
+    def _first_gain(self) -> float:
+        return rectifier_gain(self.n_latents, self.d_in)
 
     def _in_code_units(self) -> tuple[Tensor, ...]:
         return (self.b_mag,)

@@ -18,7 +18,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config_dictionary import JumpReLUConfig
 from sparse_rep.kernels import ops
 from sparse_rep.saes.encoder import EncoderDictionary
-from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
+from sparse_rep.saes.losses import active_share, mean_squared_norm, rectifier_gain, variance
 from sparse_rep.saes.penalty import PenaltyWeight
 from sparse_rep.saes.registry import coder_of
 
@@ -103,6 +103,10 @@ class JumpReLU(EncoderDictionary):
     def after_step(self) -> None:
         super().after_step()
         self.threshold.clamp_(min=0)
+
+    def _first_gain(self) -> float:
+        starts_sparse = self.config.initial_threshold is None and self.config.target_l0 is not None
+        return 1.0 if starts_sparse else rectifier_gain(self.n_latents, self.d_in)
 
     def _in_code_units(self) -> tuple[Tensor, ...]:
         return (self.threshold,)

@@ -7,7 +7,7 @@ import math
 from typing import Any, Self, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparse_rep.activations import ActivationBatch
@@ -18,7 +18,8 @@ from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.firing import FiringCounter
 from sparse_rep.saes.geometric_median import geometric_median
-from sparse_rep.saes.losses import mean_squared_norm, variance
+from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import coder_of
 from sparse_rep.saes.scale import rms_scale
 from sparse_rep.saes.unit_rows import random_unit_rows, remove_radial_gradient, renormalise
@@ -95,9 +96,7 @@ class MatchingPursuit(Dictionary):
         error = x - ops.sparse_decode(values, indices, self.W_dec, self.b_dec, backend=self.backend)
         fvu = mean_squared_norm(error) / variance(x)
         self.firing.note(indices, len(x))
-        with torch.no_grad():
-            l0 = SparseCodes(values, indices, self.n_latents).l0().mean()
-        losses = {"loss": fvu, "fvu": fvu, "l0": l0, "dead_share": self.dead.float().mean()}
+        losses = {"loss": fvu, "fvu": fvu, "l0": _distinct(indices), "dead_share": self.dead.float().mean()}
         if self.config.revive_coefficient > 0:
             losses["revived"] = self._explained_by_dead(error.detach())
             losses["loss"] = fvu - self.config.revive_coefficient * losses["revived"]
@@ -143,11 +142,11 @@ class MatchingPursuit(Dictionary):
         if not residual.is_cuda and not self.dead.any():
             return residual.new_zeros(())
         age, chosen = self.firing.tokens_since_fired.topk(reach(self.n_latents, self.d_in // 2))
-        among = self.W_dec[chosen] * (age >= self.firing.dead_after_tokens)[:, None]
-        with torch.no_grad():
-            best = (residual @ among.T).argmax(-1)
-        correlation = (among[best] * residual).sum(-1).relu()
-        return correlation.square().sum() / residual.square().sum().clamp(min=1e-12)
+        dead = (age >= self.firing.dead_after_tokens)[:, None]
+        among = self.W_dec.index_select(0, chosen) * dead  # rows of live atoms are zero: they win nothing
+        none = torch.zeros_like(among[:, 0])
+        correlation, _ = ops.topk_encode(residual, among, none, 1, backend=self.backend, check=False)
+        return correlation.square().sum() / current().mean(residual.square().sum()).clamp(min=1e-12)
 
     @torch.no_grad()
     def _gram_matrix(self) -> Tensor | None:
@@ -158,3 +157,11 @@ class MatchingPursuit(Dictionary):
         if self._gram is None or self._gram[0] != key:
             self._gram = (key, ops.gram_matrix(self.W_dec, backend=self.backend))
         return self._gram[1]
+
+
+def _distinct(indices: Int[Tensor, "n k"]) -> Float[Tensor, ""]:
+    """Mean over tokens of the number of different atoms taken."""
+    ordered = indices.sort(-1).values
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return active_share(new & (ordered >= 0))

@@ -11,7 +11,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config_dictionary import StandardConfig
 from sparse_rep.kernels import ops
 from sparse_rep.saes.encoder import EncoderDictionary
-from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
+from sparse_rep.saes.losses import active_share, mean_squared_norm, rectifier_gain, variance
 from sparse_rep.saes.penalty import PenaltyWeight
 from sparse_rep.saes.registry import coder_of
 
@@ -54,3 +54,6 @@ class Standard(EncoderDictionary):
             "l0": l0,
             "dead_share": self.dead.float().mean(),
         }
+
+    def _first_gain(self) -> float:
+        return rectifier_gain(self.n_latents, self.d_in)

@@ -1,7 +1,8 @@
 """Loss and gradients of a stack of TopK or BatchTopK coders on the same tokens, written out.
 
 No autograd graph, no (n, m) matrix, no wait for the device. B coders of equal shape are one wide coder: their encoders are
-one product of B * m columns, and a (token, coder) pair is one row of codes. For each such row, with x the scaled activations, c a fixed centre and z the codes:
+one product of B * m columns, and a (token, coder) pair is one row of codes. For each such row, with x the scaled activations,
+c a fixed centre and z the codes:
 
     z = TopK(relu(W_enc (x - c) + b_enc - W_enc (b_dec - c)))      error = x - (z W_dec + b_dec)      loss = |error|^2 / variance
 

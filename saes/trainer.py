@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 import torch
 
-from sparse_rep.activations import ActivationBatch, ActivationSource, ShuffleBuffer
-from sparse_rep.errors import DataError
+from sparse_rep.activations import ActivationSource, ShuffleBuffer
+from sparse_rep.errors import ConfigError, DataError
 from sparse_rep.saes.bank import Member, Schedule
 from sparse_rep.saes.banks import assemble
 from sparse_rep.saes.checkpoints import load_checkpoint, save_checkpoint
 from sparse_rep.saes.coder import SparseCoder
 from sparse_rep.saes.memory import require_room
+from sparse_rep.saes.ranks import current
+from sparse_rep.saes.sharded_bank import ShardedTopKBank
 
 OnMetrics = Callable[[str, int, dict[str, float]], None]
 """Called with the coder's name, the step (from 1) and its named scalars."""
@@ -52,6 +54,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     rates: Mapping[str, float] | None = None,
     seeds: Mapping[str, int] | None = None,
+    share_latents: bool = False,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     on_metrics: OnMetrics = lambda name, step, values: None,
@@ -63,6 +66,9 @@ def train(
     `dtype` is that of products; weights, moments and losses are fp32 whatever it is. `rates` and `seeds` give a coder its own
     peak learning rate and its own initial weights; the stream of batches is `settings.seed`'s for all.
 
+    Within `ranks.together` every process calls this with the same arguments; the coders end equal on all of them. Each takes
+    its share of every batch's tokens or, with `share_latents`, of a coder's latents.
+
     `checkpoint` is written at most every `settings.checkpoint_seconds` and resumed from when it is there; `identity` (what the
     run is, by name) guards against resuming another's. `on_step` gets the step and its tokens, `on_checkpoint` the step whose
     state is safely on disk. Raises ConfigError where memory will not do, DataError for a checkpoint of another run, for
@@ -70,7 +76,17 @@ def train(
     empty source.
     """
     state = load_checkpoint(checkpoint, identity or {}) if checkpoint is not None and checkpoint.exists() else None
-    loop = _Loop(coders, source, settings, torch.device(device), dtype, rates or {}, seeds or {}, fresh=state is None)
+    loop = _Loop(
+        coders,
+        source,
+        settings,
+        torch.device(device),
+        dtype,
+        rates or {},
+        seeds or {},
+        share_latents,
+        fresh=state is None,
+    )
     if state is not None:
         loop.load_state_dict(state)
         del state
@@ -82,13 +98,17 @@ def train(
             for name, values in loop.losses().items():
                 on_metrics(name, loop.step, values)
         on_step(loop.step, n_tokens)
-        if checkpoint is not None and (
-            time.monotonic() - saved_at >= settings.checkpoint_seconds or loop.step == loop.n_steps
+        if checkpoint is not None and loop.ranks.agreed(
+            time.monotonic() - saved_at >= settings.checkpoint_seconds or loop.step == loop.n_steps, loop.device
         ):
             loop.losses()  # raises before a checkpoint holds what is not finite
-            save_checkpoint(checkpoint, identity or {}, loop.state_dict())
-            on_checkpoint(loop.step)
+            state = loop.state_dict()
+            if loop.ranks.first:
+                save_checkpoint(checkpoint, identity or {}, state)
+                on_checkpoint(loop.step)
             saved_at = time.monotonic()
+    for bank in loop.banks:
+        bank.finish()
 
 
 class _Loop:
@@ -103,31 +123,45 @@ class _Loop:
         dtype: torch.dtype,
         rates: Mapping[str, float],
         seeds: Mapping[str, int],
+        share_latents: bool,
         fresh: bool,
     ) -> None:
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.ranks = settings, device, current()
+        self.shares_tokens = self.ranks.world > 1 and not share_latents
+        if self.shares_tokens and settings.batch_tokens % self.ranks.world:
+            raise ConfigError(
+                f"batch_tokens={settings.batch_tokens} cannot be shared equally by {self.ranks.world} processes; "
+                f"make it a multiple of {self.ranks.world}"
+            )
         self.n_steps = max(settings.n_tokens // settings.batch_tokens, 1)
         self.step = 0
         members = {name: Member(coder, rates.get(name, settings.lr)) for name, coder in coders.items()}
-        require_room(members, device, settings.batch_tokens)
+        if not share_latents:
+            require_room(members, device, settings.batch_tokens)
         self.buffer = ShuffleBuffer(
             source, settings.batch_tokens, max(settings.buffer_tokens, settings.batch_tokens), settings.seed
         )
+        home = torch.device("cpu") if share_latents else device  # whole, it may not fit the device
         for coder in coders.values():
-            coder.to(device).train()
+            coder.to(home).train()
         if fresh:
-            sample = self.buffer.peek(INITIAL_SAMPLE).to(device, torch.float32)
+            sample = self.buffer.peek(INITIAL_SAMPLE).to(home, torch.float32)
             for name, coder in coders.items():
                 # Each from its own generator, so that adding a coder changes no other.
                 coder.initialise(sample, torch.Generator().manual_seed(seeds.get(name, settings.seed)))
         schedule = Schedule(self.n_steps, settings.warmup_share, settings.decay_share)
-        self.banks = assemble(members, schedule, device, dtype)
+        if share_latents:
+            self.banks = [ShardedTopKBank({name: m}, schedule, dtype, device) for name, m in members.items()]
+        else:
+            self.banks = assemble(members, schedule, device, dtype)
 
     def advance(self) -> int:
-        """One optimiser step of every coder; how many tokens it took."""
-        batch: ActivationBatch = next(self.buffer).to(self.device, torch.float32)
+        """One optimiser step of every coder; how many tokens it took. Each rank takes its part of the same batch."""
+        batch = next(self.buffer)
+        share, rank = (len(batch) // self.ranks.world, self.ranks.rank) if self.shares_tokens else (len(batch), 0)
+        mine = batch.rows(slice(rank * share, (rank + 1) * share)).to(self.device, torch.float32)
         for bank in self.banks:
-            bank.advance(batch, self.step)
+            bank.advance(mine, self.step)
         self.step += 1
         return len(batch)
 
