@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_rep.config_dictionary import JumpReLUConfig, StandardConfig
+from sparse_rep.config_dictionary import ARCHITECTURES, JumpReLUConfig, StandardConfig
 from sparse_rep.saes.batch_selection import BatchThreshold, kept, selected
 from sparse_rep.saes.entries import codes_of
 from sparse_rep.saes.firing import FiringCounter
 from sparse_rep.saes.jumprelu import JumpReLU
 from sparse_rep.saes.penalty import PenaltyWeight
+from sparse_rep.saes.registry import build_coder
 from sparse_rep.saes.scale import rms_scale
 from sparse_rep.saes.unit_rows import remove_radial_gradient, renormalise
 
@@ -118,3 +119,13 @@ def test_jumprelu_starts_at_the_l0_it_is_steered_to() -> None:
     coder = JumpReLU(JumpReLUConfig(n_latents=64, target_l0=5), 16)
     coder.initialise(x, torch.Generator().manual_seed(0))
     assert coder.encode(x).l0().mean().item() == pytest.approx(5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["standard", "gated", "jumprelu"])
+def test_a_wide_rectified_dictionary_starts_near_its_input_not_at_a_multiple(kind: str) -> None:
+    x = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    coder = build_coder(ARCHITECTURES[kind].checked({"n_latents": 2048}), 16)
+    coder.initialise(x, torch.Generator().manual_seed(0))
+    # Every code is then <w, x> of about half of the atoms: m / (2 d) = 64 times x if the encoder's rows had norm 1.
+    ratio = (coder.reconstruct(x, coder.encode(x)) * x).sum() / x.square().sum()
+    assert ratio.item() == pytest.approx(1, abs=0.2)
