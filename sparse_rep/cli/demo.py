@@ -18,6 +18,8 @@ TEXT_TOKENS = 120_000
 DOCUMENT_TOKENS = 2048
 """Long documents are cut here, so that the text holds a hundred of them and not twenty."""
 TRAIN_TOKENS = 600_000
+MIXTURE = "pkg:toy-moe"
+MIXTURE_TEXT = ("stdlib", "pip-readmes", "pydoc-topics", "c-headers")
 
 
 def register(app: typer.Typer) -> None:
@@ -38,11 +40,12 @@ def demo(
 
     SmolLM2-135M (from its Python package, no model hub) reads the standard library's sources and the READMEs of installed
     packages; a TopK dictionary of 4,608 latents is trained on its activations after layer 9; every token is encoded into
-    the store, which is sealed and opened in the browser. Takes a few minutes on two cores. Run again, it goes on where it
-    was stopped, or finds its work done.
+    the store; a small mixture of experts reads as much, and which experts it used is kept too. All of it is sealed and opened
+    in the browser. Takes a few minutes on two cores. Run again, it goes on where it was stopped, or finds its work done.
     """
-    from sparse_rep.config import ExtractConfig, ModelConfig, TextConfig, TopKConfig, TrainConfig
+    from sparse_rep.config import ExtractConfig, ModelConfig, RoutingConfig, TextConfig, TopKConfig, TrainConfig
     from sparse_rep.jobs.extract import extract
+    from sparse_rep.jobs.routing import profile_routing
     from sparse_rep.jobs.training import train_dictionary
     from sparse_rep.progress import Reporter
     from sparse_rep.store import Store
@@ -53,7 +56,7 @@ def demo(
         ModelConfig(name=MODEL),
         TextConfig(n_tokens=text_tokens, document_tokens=DOCUMENT_TOKENS, context=CONTEXT),
     )
-    reporter.say("[bold]1 of 3[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
+    reporter.say("[bold]1 of 4[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
     trained = train_dictionary(
         TrainConfig(
             name="smollm2-l9-topk",
@@ -67,17 +70,35 @@ def demo(
         ),
         reporter,
     )
-    reporter.say("[bold]2 of 3[/bold]  encode every token")
+    reporter.say("[bold]2 of 4[/bold]  encode every token")
     extracted = extract(
         ExtractConfig(name="demo", dictionaries=(trained["dictionary_id"],), model=model, text=text, store=store),
         reporter,
     )
-    reporter.say("[bold]3 of 3[/bold]  seal: sort by feature, compute the pages")
+    reporter.say("[bold]3 of 4[/bold]  seal: sort by feature, compute the pages")
     if extracted["status"] != "sealed":
         seal_run(Store(store), extracted["run_id"], reporter)
+    reporter.say("[bold]4 of 4[/bold]  profile the routers of a mixture of experts")
+    routed = profile_routing(
+        RoutingConfig(
+            name="toy-moe-routing",
+            model=ModelConfig(name=MIXTURE),
+            text=text.model_copy(update={"sources": MIXTURE_TEXT}),
+            store=store,
+        ),
+        reporter,
+    )
+    if routed["status"] != "sealed":
+        seal_run(Store(store), routed["run_id"], reporter)
     seconds = time.monotonic() - started
     _say_what_is_there(reporter, store, trained, seconds)
-    reporter.result(store=str(store), run_id=extracted["run_id"], seconds=round(seconds, 1), **_plain(trained))
+    reporter.result(
+        store=str(store),
+        run_id=extracted["run_id"],
+        routing_run_id=routed["run_id"],
+        seconds=round(seconds, 1),
+        **_plain(trained),
+    )
     if app:
         from sparse_rep.cli.app import browse
 
