@@ -24,6 +24,8 @@ HELP = "Two routers or two checkpoints side by side on the same tokens: do they 
 
 LINES = 6
 """Runs drawn against one."""
+CHOICES = 800_000
+"""Tokens, each counted once a router, on which agreement is counted, about: a second or two."""
 CELLS = 4096
 
 
@@ -87,14 +89,10 @@ def _comparable(a: Mixture, b: Mixture) -> bool:
     return (a.layers, a.n_experts, a.k) == (b.layers, b.n_experts, b.k)
 
 
-def _asked(subject: Mixture, other: Mixture) -> dict[str, Any]:
-    n = min(subject.n_tokens or 0, other.n_tokens or 0)
-    return {
-        "run": subject.run_id,
-        "other": other.run_id,
-        "corpus": subject.corpus_id,
-        "stride": max(1, -(-n // mixtures.SAMPLED)),
-    }
+def _asked(subject: Mixture, other: Mixture, most: int) -> dict[str, Any]:
+    """What queries of the two runs take; they look at `most` tokens, about, of documents spread evenly over the text."""
+    stride = max(1, -(-min(subject.n_tokens or 0, other.n_tokens or 0) // most))
+    return {"run": subject.run_id, "other": other.run_id, "corpus": subject.corpus_id, "stride": stride}
 
 
 def _agreement(subject: Mixture, other: Mixture, others: list[Mixture]) -> None:
@@ -103,14 +101,16 @@ def _agreement(subject: Mixture, other: Mixture, others: list[Mixture]) -> None:
         st.html(blocks.alert(said + "Agreement is left out; the first choices below need no common numbers.", "warn"))
         return
     alike = [other, *(m for m in others if m.run_id != other.run_id and _comparable(subject, m))]
-    series = {m.run_id: data.rows("routing.agreement", **_asked(subject, m)) for m in alike[:LINES]}
-    stride = _asked(subject, other)["stride"]
+    most = CHOICES // subject.n_routers
+    asked = _asked(subject, other, most)
+    series = {m.run_id: data.rows("routing.agreement", **_asked(subject, m, most)) for m in alike[:LINES]}
+    stride = asked["stride"]
     sampled = f"; one document in {stride}" if stride > 1 else ""
     cut = f"; {LINES} of {len(alike)} runs" if len(alike) > LINES else ""
     rows = series[other.run_id]
     n = f"; n = {count(max(r['n_tokens'] for r in rows))} tokens" if rows else ""
     aside = f"share of the {subject.k} choices a token that both make{n}{sampled}{cut}"
-    with section(f"Agreement with {subject.run_id}", aside, query="routing.agreement", **_asked(subject, other)):
+    with section(f"Agreement with {subject.run_id}", aside, query="routing.agreement", **asked):
         if not rows:
             st.html(blocks.note("The two runs have no layer and token in common."))
             return
@@ -136,7 +136,7 @@ def _confusion(subject: Mixture, other: Mixture) -> None:
     # Models of other depths: the layer at the same share of the way through.
     at = subject.layers.index(layer) / max(len(subject.layers) - 1, 1)
     there = layer if layer in other.layers else other.layers[round(at * (len(other.layers) - 1))]
-    asked = {**_asked(subject, other), "layer": layer, "other_layer": there}
+    asked = {**_asked(subject, other, mixtures.SAMPLED), "layer": layer, "other_layer": there}
     rows = data.rows("app_routing.confusion", **asked)
     n = sum(r["n"] for r in rows)
     with section("First choices against first choices", f"layer {layer} against layer {there}; n = {count(n)} tokens",

@@ -212,7 +212,7 @@ WITH place AS MATERIALIZED (
     FROM docs WHERE corpus_id = $corpus AND doc % $stride = 0
 ),
 a AS MATERIALIZED (SELECT r.layer, r.tok, r.rank, r.expert, p.grp FROM routes AS r JOIN place AS p USING (tok) WHERE r.run_id = $run),
-b AS MATERIALIZED (SELECT layer, tok, rank, expert FROM routes WHERE run_id = $other),
+b AS MATERIALIZED (SELECT r.layer, r.tok, r.rank, r.expert FROM routes AS r SEMI JOIN place USING (tok) WHERE r.run_id = $other),
 met AS (
     SELECT a.layer, a.grp, count(*) AS n_choices, count(*) FILTER (a.rank = 1) AS n_tokens
     FROM a SEMI JOIN (SELECT layer, tok FROM b WHERE rank = 1) AS also USING (layer, tok)
