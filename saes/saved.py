@@ -36,7 +36,14 @@ def save_dictionary(dictionary: Dictionary, directory: Path, metadata: dict[str,
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in _weights(dictionary).items()}
     save_file(state, part / STATE)
     described = dictionary.describe()
-    cfg = {"architecture": described["kind"], NATIVE: described, "metadata": metadata}
+    cfg = {
+        "architecture": described["kind"],
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.n_latents,
+        **({"k": described["k"]} if "k" in described else {}),
+        NATIVE: described,
+        "metadata": {"sparse_rep_kind": described["kind"], **metadata},
+    }
     (part / CFG).write_text(json.dumps(cfg, indent=2, default=str))
     shutil.rmtree(directory, ignore_errors=True)
     part.rename(directory)

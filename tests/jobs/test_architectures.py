@@ -49,6 +49,8 @@ def test_what_was_trained_is_extracted_into_the_store(
     assert n == distinct > 0
     # Extraction takes every token, held out or not and first positions too, so L0 need not be quite the same.
     assert n / run["n_tokens"] == pytest.approx(trained["l0_all_tokens"], rel=0.25)
+    known = store.query("SELECT kind, d_in, n_latents FROM dictionaries").to_pylist()
+    assert known == [{"kind": kind, "d_in": 32, "n_latents": 64}]
     # What the store holds is what the saved dictionary says of the very activations.
     coder = load_dictionary(store.dictionary_path(trained["dictionary_id"]))
     sample = store.query("SELECT tok, x FROM activations WHERE run_id = $r ORDER BY tok", r=run["run_id"])
