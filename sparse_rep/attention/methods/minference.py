@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sparse_rep.attention.layer import Context, LayerAttention
@@ -17,9 +17,9 @@ from sparse_rep.attention.method import Applies, Estimate, Method
 from sparse_rep.attention.methods.a_shape import AShape, AShapeConfig
 from sparse_rep.attention.methods.block_sparse import BlockSparse, BlockSparseConfig
 from sparse_rep.attention.methods.parts.budget import checked_budget
-from sparse_rep.attention.methods.parts.last_queries import group_probabilities
+from sparse_rep.attention.methods.parts.last_queries import group_probabilities, last_query_mass
+from sparse_rep.attention.methods.parts.lines import RankedLines, rank_lines
 from sparse_rep.attention.methods.parts.scope import causal_prefill
-from sparse_rep.attention.methods.vertical_slash import VerticalSlash, VerticalSlashConfig
 from sparse_rep.config_base import Config
 
 
@@ -31,17 +31,12 @@ class Candidate(Config):
     sizes: tuple[int, ...]
     """(sink, window), (verticals, slashes) or (top,)."""
 
-    def method(self, last: int) -> Method:
-        match self.pattern:
-            case "a_shape":
-                return AShape(AShapeConfig(sink=self.sizes[0], window=self.sizes[1]))
-            case "vertical_slash":
-                verticals, slashes = self.sizes
-                return VerticalSlash(
-                    VerticalSlashConfig(last=last, verticals=verticals, slashes=slashes, first=30, nearest=50)
-                )
-            case "block_sparse":
-                return BlockSparse(BlockSparseConfig(top=self.sizes[0]))
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        wanted = 1 if self.pattern == "block_sparse" else 2
+        if len(self.sizes) != wanted or min(self.sizes) < 1:
+            raise ValueError(f"{self.pattern} takes {wanted} positive size{'s' * (wanted - 1)}, got {list(self.sizes)}")
+        return self
 
     def label(self) -> str:
         return f"{self.pattern}({','.join(map(str, self.sizes))})"
@@ -64,6 +59,10 @@ class MInferenceConfig(Config):
     """Patterns to choose among; of equals the first."""
     last: int = Field(default=64, ge=1)
     """Queries at the end from which vertical-slash finds its lines."""
+    first: int = Field(default=30, ge=0)
+    """Leading columns that vertical-slash keeps whatever their mass."""
+    nearest: int = Field(default=50, ge=0)
+    """Nearest diagonals that vertical-slash keeps whatever their mass."""
     late: int = Field(default=2500, ge=0)
     """Queries from this one on judge; the last half of a text that is shorter than twice as long."""
     judges: int = Field(default=128, ge=1)
@@ -87,20 +86,31 @@ class MInference(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
-        c, n = self.config, attention.n
-        estimates = [candidate.method(c.last).estimate(attention, budget) for candidate in c.candidates]
-        runs = spaced_runs(c.late if n >= 2 * c.late else n // 2, n, c.judges)
-        recall = torch.stack([recall_on(e.mask, attention, runs) for e in estimates])
+        c, n, context = self.config, attention.n, attention.context
+        lines = rank_lines(last_query_mass(attention, c.last), c.first, c.nearest)
+        masks = [self._mask(candidate, attention, lines, budget) for candidate in c.candidates]
+        recall = recall_on(masks, attention, spaced_runs(c.late if n >= 2 * c.late else n // 2, n, c.judges))
         choice = recall.argmax(0)
-        mask = chosen_by_head([e.mask for e in estimates], choice)
-
         labels = [candidate.label() for candidate in c.candidates]
-        read = sum(e.pairs_read for e in estimates) + c.judges * n / attention.context.visible_pairs
         notes = {
             "chosen": [labels[i] for i in choice.tolist()],
             "recall": {label: row.tolist() for label, row in zip(labels, recall, strict=True)},
         }
-        return Estimate(mask, pairs_read=read, notes=notes)
+        read = (c.last + c.judges) * n / context.visible_pairs
+        return Estimate(chosen_by_head(masks, choice), pairs_read=read, notes=notes)
+
+    def _mask(self, candidate: Candidate, attention: LayerAttention, lines: RankedLines, budget: float | None) -> Mask:
+        match candidate.pattern, candidate.sizes:
+            case "a_shape", (sink, window):
+                return AShape(AShapeConfig(sink=sink, window=window)).estimate(attention, budget).mask
+            case "vertical_slash", (verticals, slashes):
+                if budget is None:
+                    return lines.best(verticals, slashes)
+                return lines.within(attention.context, budget, verticals, slashes)
+            case _, (top,):
+                return BlockSparse(BlockSparseConfig(top=top)).estimate(attention, budget).mask
+            case _:
+                raise AssertionError("the config checks the number of sizes")
 
 
 def chosen_by_head(masks: Sequence[Mask], choice: Int[Tensor, " h"]) -> Mask:
@@ -135,16 +145,17 @@ def spaced_runs(start: int, stop: int, rows: int, runs: int = 8) -> list[tuple[i
     return [(int(lo), int(lo) + size) for lo in torch.linspace(start, stop - size, runs)]
 
 
-def recall_on(mask: Mask, attention: LayerAttention, runs: list[tuple[int, int]]) -> Float[Tensor, " h"]:
-    """Mean share of the attention of the runs' queries that a mask keeps, their own keys always kept."""
-    recall = torch.zeros(attention.n_heads, device=attention.device)
+def recall_on(masks: Sequence[Mask], attention: LayerAttention, runs: list[tuple[int, int]]) -> Float[Tensor, "m h"]:
+    """Mean share of the attention of the runs' queries that each mask keeps, their own keys always kept."""
+    recall = torch.zeros((len(masks), attention.n_heads), device=attention.device)
     for lo, hi in runs:
         own = torch.arange(lo, hi, device=attention.device)
         for kv in range(attention.context.n_kv_heads):
             p = group_probabilities(attention, kv, lo, hi)
-            for m in range(len(p)):
-                head = kv * len(p) + m
-                kept = mask.rows(head, lo, hi)
-                kept[own - lo, own] = True
-                recall[head] += ((p[m] * kept).sum(-1) / p[m].sum(-1)).sum()
+            p = p / p.sum(-1, keepdim=True)
+            for m, head in enumerate(range(kv * len(p), (kv + 1) * len(p))):
+                for i, mask in enumerate(masks):
+                    kept = mask.rows(head, lo, hi)
+                    kept[own - lo, own] = True
+                    recall[i, head] += (p[m] * kept).sum()
     return recall / sum(hi - lo for lo, hi in runs)

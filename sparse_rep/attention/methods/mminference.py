@@ -75,7 +75,7 @@ class MMInference(Method):
             "2d_boundary": self._bounded(attention, budget, True),
         }
         runs = spaced_runs(n // 2, n, c.judges)
-        recall = torch.stack([recall_on(mask, attention, runs) for mask in masks.values()])
+        recall = recall_on(list(masks.values()), attention, runs)
         names = list(masks)
         chosen = [names[i] for i in recall.argmax(0).tolist()]
 

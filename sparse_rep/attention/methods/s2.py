@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool
 from pydantic import Field
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import block_pairs, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import pairs_by_distance, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget, largest
 from sparse_rep.attention.methods.parts.scope import causal_prefill
 from sparse_rep.config_base import Config
@@ -58,26 +59,26 @@ class S2(Method):
         checked_budget(budget)
         c, context = self.config, attention.context
         local, stride = (c.local, c.stride) if budget is None else self._within(context, budget)
-        keep = block_pattern(c, context, local, stride)
-        visible = visible_blocks(context, c.block, c.block)
-        uncovered = visible & ~keep.any(0)
+        keep = block_pattern(c, context, local, stride, attention.device)
+        visible = visible_blocks(context, c.block, c.block, attention.device)
+        uncovered = (visible & ~keep.any(0)).sum().item()
         notes = {
             "local": local,
             "stride": stride,
             "residues": sorted({(h * head_step(context, stride)) % stride for h in range(context.n_kv_heads)}),
-            "blocks_no_head_keeps": int(uncovered.sum()),
-            "share_no_head_keeps": uncovered.sum().item() / visible.sum().item(),
+            "blocks_no_head_keeps": int(uncovered),
+            "share_no_head_keeps": uncovered / visible.sum().item(),
         }
-        return Estimate(BlockMask(keep.to(attention.device), context.n, c.block, c.block), notes=notes)
+        return Estimate(BlockMask(keep, context.n, c.block, c.block), notes=notes)
 
     def _within(self, context: Context, budget: float) -> tuple[int, int]:
         """Local blocks within half of the budget, the smallest stride within all of it, and local blocks with what is left."""
-        pairs = block_pairs(context, self.config.block)
+        pairs = pairs_by_distance(context, self.config.block)
+        near = F.pad(pairs.cumsum(0), (1, 0))
         limit = budget * context.visible_pairs
-        apart = _blocks_apart(len(pairs))
 
         def kept(local: int, stride: int) -> float:
-            return (pairs * (apart < local)).sum().item() + (pairs * (apart >= local)).sum().item() / stride
+            return (near[local] + (near[-1] - near[local]) / stride).item()
 
         local = largest(lambda x: kept(x, len(pairs)), limit / 2, 1, len(pairs))
         stride = -largest(lambda x: kept(local, -x), limit, -len(pairs), -1)
@@ -89,21 +90,16 @@ def head_step(context: Context, stride: int) -> int:
     return max(1, stride // context.n_heads)
 
 
-def block_pattern(config: S2Config, context: Context, local: int, stride: int) -> Bool[Tensor, "h b b"]:
-    """The kept blocks of every query head, causal, on the CPU."""
-    apart = _blocks_apart(-(-context.n // config.block))
-    key = torch.arange(len(apart))
+def block_pattern(
+    config: S2Config, context: Context, local: int, stride: int, device: torch.device | None = None
+) -> Bool[Tensor, "h b b"]:
+    """The kept blocks of every query head, causal."""
+    key = torch.arange(-(-context.n // config.block), device=device)
+    apart = key[:, None] - key
     step = head_step(context, stride) if config.heterogeneous else 0
-    near = (apart >= 0) & (apart < local)
     heads = []
     for head in range(context.n_kv_heads):
-        if head >= context.n_kv_heads - config.dense_heads:
-            heads.append(apart >= 0)
-        else:
-            heads.append(near | ((apart >= 0) & ((key + head * step + config.offset) % stride == 0)))
+        dense = head >= context.n_kv_heads - config.dense_heads
+        kept = dense | (apart < local) | ((key + head * step + config.offset) % stride == 0)
+        heads.append(kept & (apart >= 0))
     return torch.stack(heads).repeat_interleave(context.group, 0)
-
-
-def _blocks_apart(b: int) -> Tensor:
-    at = torch.arange(b)
-    return at[:, None] - at

@@ -38,7 +38,7 @@ APPLIES = {
     "sparsed": {"diffusion"},
     "mminference": {"modalities"},
     "hyper": set(LAYERS) - {"diffusion", "window", "sinks"},
-    **dict.fromkeys(("oracle_blocks", "oracle_tokens", "random_blocks"), set(LAYERS)),
+    **{name: set(LAYERS) for name in ("oracle_blocks", "oracle_tokens", "random_blocks")},
 }
 CASES = [
     (name, rule)

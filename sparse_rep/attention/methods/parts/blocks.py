@@ -76,13 +76,26 @@ def block_pairs(context: Context, block: int, device: torch.device | None = None
         sizes = torch.full((b,), float(block), dtype=torch.float64, device=device)
         sizes[-1] = tail
         return torch.outer(sizes, sizes)
-    window = context.window or context.n
+    whole, last = _pairs_of_rows(context, block, device)
     at = torch.arange(b, device=device)
-    apart = (at[:, None] - at).clamp(min=0)
-    pairs = _pairs_apart(at, block, block, block, window)[apart].tril()
-    pairs[-1] = _pairs_apart(at, block, tail, block, window).flip(0)
-    pairs[-1, -1] = _pairs_apart(at[:1], block, tail, tail, window)[0]
+    pairs = whole[(at[:, None] - at).clamp(min=0)].tril()
+    pairs[-1] = last.flip(0)
     return pairs
+
+
+def pairs_by_distance(context: Context, block: int) -> Float[Tensor, " b"]:
+    """Visible pairs of all blocks that lie 0, 1, 2, ... blocks below the diagonal, together; on the CPU. Causal layers."""
+    whole, last = _pairs_of_rows(context, block, None)
+    return whole * (len(whole) - 1 - torch.arange(len(whole))) + last
+
+
+def _pairs_of_rows(context: Context, block: int, device: torch.device | None) -> tuple[Tensor, Tensor]:
+    """Pairs of a block so many blocks below the diagonal: in a row of whole blocks, and in the last row."""
+    b, tail = -(-context.n // block), (context.n - 1) % block + 1
+    window, apart = context.window or context.n, torch.arange(b, device=device)
+    last = _pairs_apart(apart, block, tail, block, window)
+    last[0] = _pairs_apart(apart[:1], block, tail, tail, window)[0]
+    return _pairs_apart(apart, block, block, block, window), last
 
 
 def _pairs_apart(apart: Int[Tensor, " b"], block: int, rows: int, columns: int, window: int) -> Float[Tensor, " b"]:
@@ -99,10 +112,13 @@ def blocks_within(context: Context, block: int, budget: float) -> int:
     The number is the same in every row; rows that see fewer keep all.
     """
     # Without a window all blocks but a row's own hold equally many pairs, so that it does not matter which are kept.
-    pairs = block_pairs(context, block)
-    at = torch.arange(len(pairs))
-    rank = (at[:, None] - at) % len(pairs)
-    by_rank = torch.zeros(len(pairs), dtype=torch.float64).scatter_add_(0, rank.flatten(), pairs.flatten())
+    if context.causal:
+        by_rank = pairs_by_distance(context, block)
+    else:
+        pairs = block_pairs(context, block)
+        at = torch.arange(len(pairs))
+        rank = (at[:, None] - at) % len(pairs)
+        by_rank = torch.zeros(len(pairs), dtype=torch.float64).scatter_add_(0, rank.flatten(), pairs.flatten())
     kept = by_rank.cumsum(0)
     return int((kept <= budget * kept[-1]).sum().clamp(min=1))
 
