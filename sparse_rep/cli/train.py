@@ -111,7 +111,7 @@ def train(
 
     Several at once, on one stream of activations: `--sweep dictionary.k=16,32,64 --sweep seed=0,1` trains six, each a
     dictionary of its own with its own metrics; also `--sweep lr=1e-3,3e-4`, `--sweep dictionary.n_latents=4608,9216` and
-    `--sweep dictionary.kind=topk,batchtopk,mp`. On several GPUs: `torchrun --nproc-per-node 8 -m sparse_rep train ...`
+    `--sweep dictionary.kind=topk,batchtopk,mp`. On several GPUs: `torchrun --nproc-per-node 8 --no-python sparse-rep train ...`
 
     Every setting has a name (see docs/configuration.md): `--set dictionary.k_aux=64 --set text.heldout_share=0.2`
     """
@@ -160,6 +160,20 @@ def train(
     reporter.say(f"Next: sparse-rep extract --store {store} --dictionaries {ids}")
     for summary in trained:
         reporter.result(**summary)
+
+
+def require_flags(architecture: str, given: set[str]) -> None:
+    """Raises ConfigError for an architecture that there is not, or a flag that means nothing to it."""
+    from sparse_rep.config_dictionary import ARCHITECTURES
+    from sparse_rep.errors import ConfigError
+
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"there is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    known = ARCHITECTURES[architecture].model_fields
+    for field in sorted(given - known.keys()):
+        flag = {"target_l0": "l0", "initial_threshold": "threshold"}.get(field, field)
+        ours = "--k" if "k" in known else "--l0 or --penalty"
+        raise ConfigError(f"--{flag} means nothing to {architecture}; its sparsity is set by {ours}")
 
 
 def say_result(reporter: Any, summary: dict[str, Any]) -> None:
