@@ -120,11 +120,11 @@ def current() -> Ranks:
 
 
 @contextmanager
-def together(ranks: Ranks) -> Iterator[None]:
+def together(ranks: Ranks) -> Iterator[Ranks]:
     """Within the context `current` answers for these ranks."""
     global _current
     before, _current = _current, ranks
     try:
-        yield
+        yield ranks
     finally:
         _current = before

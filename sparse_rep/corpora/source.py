@@ -115,10 +115,10 @@ class ModelActivations(ActivationSource):
     def chunks(self, start: int = 0) -> Iterator[ActivationBatch]:
         for chunk in range(start, len(self._shards)):
             medians, rows = self.median_norms, self._rows(chunk)
-            kept = rows.x.norm(dim=1) <= self._ratio * medians[self._hook]
+            kept = _ordinary(rows.x, self._ratio * medians[self._hook])
             if self._target_hook is not None:
                 assert rows.target is not None
-                kept &= rows.target.norm(dim=1) <= self._ratio * medians[self._target_hook]
+                kept &= _ordinary(rows.target, self._ratio * medians[self._target_hook])
             yield rows.rows(kept)
 
     def left_out_share(self, rows: dict[int, int]) -> float:
@@ -158,6 +158,12 @@ class ModelActivations(ActivationSource):
         rows = ActivationBatch.concat(parts)
         assert rows.tok is not None
         return rows.rows(rows.tok.argsort())
+
+
+def _ordinary(x: Tensor, largest: float) -> Tensor:
+    """Rows whose norm does not exceed `largest`. Those that are not finite stay: the stream refuses them by name."""
+    norms = x.norm(dim=1)
+    return ~(norms > largest) | ~norms.isfinite()
 
 
 @final

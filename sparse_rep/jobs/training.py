@@ -22,8 +22,10 @@ from sparse_rep.jobs.metric_rows import MetricRows
 from sparse_rep.jobs.naming import dictionary_name, run_hash
 from sparse_rep.jobs.scoring import score
 from sparse_rep.jobs.sweep import members
+from sparse_rep.jobs.together import SharedActivations, launched, on_own_device, told, wait
 from sparse_rep.kernels import ops
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import build_coder
 from sparse_rep.saes.saved import save_dictionary
 from sparse_rep.saes.trainer import train
@@ -43,11 +45,32 @@ def train_dictionaries(config: TrainConfig, reporter: Reporter) -> list[dict[str
     done already is not done again; one that was cut short goes on from its last checkpoint. Raises ConfigError for settings
     that cannot work.
     """
-    resolve_device(config.model.device)  # wrong ones are told before anything is read
     varied = members(config)
-    store = Store(config.store, create=True)
-    reporter.say(f"reading text from {', '.join(config.text.sources)}")
+    with launched():
+        config = on_own_device(config)
+        resolve_device(config.model.device)  # wrong ones are told before anything is read
+        if not current().first:
+            reporter = Reporter(silent=True)
+        store = Store(config.store, create=True)
+        reporter.say(f"reading text from {', '.join(config.text.sources)}")
+        corpus = _corpus(config, store, reporter)
+        return (_lead if current().first else _follow)(config, varied, store, corpus, reporter)
+
+
+def _corpus(config: TrainConfig, store: Store, reporter: Reporter) -> Corpus:
+    """Made by the first rank and read by the others."""
+    if not current().first:
+        wait()
     corpus = build_corpus(store, config.text, load_tokenizer(config.model, reporter.say), reporter)
+    if current().first:
+        wait()
+    return corpus
+
+
+def _lead(
+    config: TrainConfig, varied: dict[str, TrainConfig], store: Store, corpus: Corpus, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """The rank that writes: alone, all there is."""
     with (
         store.open_run(
             kind="train",
@@ -60,62 +83,102 @@ def train_dictionaries(config: TrainConfig, reporter: Reporter) -> list[dict[str
         ) as run,
         reporter.also_to(run.append_event),
     ):
-        configs = {f"{run.run_id}-{word}" if word else run.run_id: member for word, member in varied.items()}
-        if run.status == "complete" and all(store.dictionary_path(name).exists() for name in configs):
+        configs = _by_id(run.run_id, varied)
+        done = run.status == "complete" and all(store.dictionary_path(name).exists() for name in configs)
+        told((run.run_id, run.path, done))
+        if done:
             reporter.say(f"{' and '.join(configs)} {'is' if len(configs) == 1 else 'are'} trained already")
         else:
-            _train(config, configs, store, corpus, run, reporter)
+            training = _Training(config, configs, store, corpus, run.path, reporter)
+            run.update(model_revision=training.model.origin.revision, kernel=training.kernel)
+            training.run(MetricRows(run))
+            training.keep(run)
+        wait()
         return [{"run_id": run.run_id, "dictionary_id": name, **_final_metrics(store, name)} for name in configs]
 
 
-def _train(
-    config: TrainConfig,
-    configs: dict[str, TrainConfig],
-    store: Store,
-    corpus: Corpus,
-    run: RunWriter,
-    reporter: Reporter,
-) -> None:
-    model = load_model(config.model, reporter.say)
-    device = next(model.model.parameters()).device
-    source = _source(config, model, corpus)
-    dtype = precision(config, device)
-    run.update(model_revision=model.origin.revision, kernel=ops.backend_name(device, config.kernels))
-    coders = {
-        name: build_coder(member.dictionary, source.d_in, config.kernels, source.d_out)
-        for name, member in configs.items()
-    }
-    rows = MetricRows(run)
-    started = time.monotonic()
-    n_tokens = max(config.n_tokens // config.batch_tokens, 1) * config.batch_tokens
-    stream = _stream(config, source, store.path / "cache" / "activations", reporter)
-    with reporter.task("training", n_tokens) as advance:
-        train(
-            coders,
-            stream,
-            config,
-            device=device,
-            dtype=dtype,
-            rates={name: member.lr for name, member in configs.items()},
-            seeds={name: member.seed for name, member in configs.items()},
-            checkpoint=run.path / "checkpoint.pt",
-            identity=json.loads(json.dumps({"corpus": corpus.corpus_id, **config.identity()}, default=str)),
-            on_metrics=rows.add,
-            on_step=lambda _, tokens: advance(tokens, rows.note()),
-            on_checkpoint=rows.flush,
+def _follow(
+    config: TrainConfig, varied: dict[str, TrainConfig], store: Store, corpus: Corpus, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """Every other rank: takes its share of each step and writes nothing."""
+    run_id, path, done = told(None)
+    configs = _by_id(run_id, varied)
+    if not done:
+        _Training(config, configs, store, corpus, path, reporter).run(None)
+    wait()
+    return [{"run_id": run_id, "dictionary_id": name, **_final_metrics(store, name)} for name in configs]
+
+
+def _by_id(run_id: str, varied: dict[str, TrainConfig]) -> dict[str, TrainConfig]:
+    return {f"{run_id}-{word}" if word else run_id: member for word, member in varied.items()}
+
+
+class _Training:
+    """What is trained, and on what."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        configs: dict[str, TrainConfig],
+        store: Store,
+        corpus: Corpus,
+        path: Path,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.configs, self.store, self.corpus, self.reporter = config, configs, store, corpus, reporter
+        self.checkpoint = path / "checkpoint.pt"
+        self.model = load_model(config.model, reporter.say)
+        self.device = next(self.model.model.parameters()).device
+        self.kernel = ops.backend_name(self.device, config.kernels)
+        self.source = _source(config, self.model, corpus)
+        self.coders = {
+            name: build_coder(member.dictionary, self.source.d_in, config.kernels, self.source.d_out)
+            for name, member in configs.items()
+        }
+        self.n_tokens = max(config.n_tokens // config.batch_tokens, 1) * config.batch_tokens
+        self.seconds = 0.0
+
+    def run(self, rows: MetricRows | None) -> None:
+        """Train; metrics go to `rows`, if this rank is the one that has them."""
+        config, started = self.config, time.monotonic()
+        identity = {"corpus": self.corpus.corpus_id, **config.identity()}
+        stream = _stream(config, self.source, self.store.path / "cache" / "activations", self.device, self.reporter)
+        with self.reporter.task("training", self.n_tokens) as advance:
+            train(
+                self.coders,
+                stream,
+                config,
+                device=self.device,
+                dtype=precision(config, self.device),
+                rates={name: member.lr for name, member in self.configs.items()},
+                seeds={name: member.seed for name, member in self.configs.items()},
+                share_latents=config.parallel == "latents" and current().world > 1,
+                checkpoint=self.checkpoint,
+                identity=json.loads(json.dumps(identity, default=str)),
+                on_metrics=rows.add if rows else lambda name, step, values: None,
+                on_step=lambda _, tokens: advance(tokens, rows.note() if rows else ""),
+                on_checkpoint=rows.flush if rows else lambda step: None,
+            )
+        self.seconds = time.monotonic() - started
+
+    def keep(self, run: RunWriter) -> None:
+        """Score the dictionaries, save them, and close the run."""
+        rows, config = MetricRows(run), self.config
+        for coder in self.coders.values():
+            coder.to(self.device).eval()
+        norms = self.source.median_norms
+        rows.final("heldout", score(self.coders, self.model, self.corpus, config, norms, self.reporter))
+        rows.final(
+            "train",
+            {name: [Metric(None, "dead_share", float(c.dead.float().mean()))] for name, c in self.coders.items()},
         )
-    seconds = time.monotonic() - started
-    for coder in coders.values():
-        coder.eval()
-    rows.final("heldout", score(coders, model, corpus, config, source.median_norms, reporter))
-    dead = {name: [Metric(None, "dead_share", float(coder.dead.float().mean()))] for name, coder in coders.items()}
-    rows.final("train", dead)
-    for name, coder in coders.items():
-        save_dictionary(coder, store.dictionary_path(name), _metadata(configs[name], model, corpus, run.run_id))
-    run.finish()
-    (run.path / "checkpoint.pt").unlink(missing_ok=True)
-    for name in coders:
-        reporter.event("trained", dictionary_id=name, seconds=round(seconds, 2), tokens=n_tokens)
+        for name, coder in self.coders.items():
+            metadata = _metadata(self.configs[name], self.model, self.corpus, run.run_id)
+            save_dictionary(coder, self.store.dictionary_path(name), metadata)
+        run.finish()
+        self.checkpoint.unlink(missing_ok=True)
+        for name in self.coders:
+            self.reporter.event("trained", dictionary_id=name, seconds=round(self.seconds, 2), tokens=self.n_tokens)
 
 
 def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
@@ -143,15 +206,22 @@ def _source(config: TrainConfig, model: HostedModel, corpus: Corpus) -> ModelAct
     )
 
 
-def _stream(config: TrainConfig, source: ModelActivations, cache: Path, reporter: Reporter) -> ActivationSource:
-    """The source itself, or a copy of it on disk where it is passed over more than once and fits."""
+def _stream(
+    config: TrainConfig, source: ModelActivations, cache: Path, device: torch.device, reporter: Reporter
+) -> ActivationSource:
+    """The source itself, or a copy of it on disk where it is passed over more than once and fits.
+
+    Several ranks compute it in turn; a copy on disk is written by the first and read by all.
+    """
     gib = source.n_tokens() * (source.d_in + (source.d_out or 0)) * 4 / 2**30
     if config.n_tokens <= source.n_tokens() or gib > config.cache_gib:
-        return source
+        return source if current().world == 1 else SharedActivations(source, device)
     cached = CachedActivations(source, cache)
-    with reporter.task("activations", source.n_tokens()) as advance:
-        for chunk, _ in enumerate(cached.chunks()):
-            advance(source.tokens(chunk))
+    if current().first:
+        with reporter.task("activations", source.n_tokens()) as advance:
+            for chunk, _ in enumerate(cached.chunks()):
+                advance(source.tokens(chunk))
+    wait()
     return cached
 
 

@@ -8,8 +8,8 @@ import torch
 from sparse_rep.activations import TensorSource
 from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.errors import DataError
-from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.bank import Schedule
+from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.trainer import train
 
 

@@ -1,6 +1,7 @@
 """Runs a function in several processes that form one gloo group, and gives back what each returned."""
 
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def _child(rank: int, world: int, port: int, work: Callable[..., Any], args: tup
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
     try:
         with together(Ranks(rank, world)):
-            results.put((rank, work(*args)))
+            results.put((rank, pickle.dumps(work(*args))))  # by value: the child is gone when it is read
     except Exception:
         results.put((rank, AssertionError(traceback.format_exc())))
     dist.destroy_process_group()
@@ -32,14 +33,14 @@ def in_processes(world: int, work: Callable[..., Any], *args: Any) -> list[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = mp.get_context("spawn")
-    results = context.SimpleQueue()
+    results = context.Queue()
     children = [context.Process(target=_child, args=(rank, world, port, work, args, results)) for rank in range(world)]
     for child in children:
         child.start()
-    found = dict(results.get() for _ in children)
+    found = dict(results.get(timeout=120) for _ in children)
     for child in children:
         child.join()
     for result in found.values():
         if isinstance(result, AssertionError):
             raise result
-    return [found[rank] for rank in range(world)]
+    return [pickle.loads(found[rank]) for rank in range(world)]
