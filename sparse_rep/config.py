@@ -51,7 +51,7 @@ class TrainConfig(Config):
     """One dictionary trained on one hook of one model."""
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels"}
+        {"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels", "parallel"}
     )
 
     name: str | None = None
@@ -92,6 +92,8 @@ class TrainConfig(Config):
     """Activations up to this size are computed once and kept on disk for further epochs; 0 always recomputes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of products in training; weights, moments and losses are float32 always. auto: bfloat16 on CUDA, else float32."""
+    parallel: Literal["tokens", "latents"] = "tokens"
+    """Under torchrun, what each process takes a share of: every batch's tokens, or (topk) the dictionary's latents."""
     sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Settings that vary, by dotted name (lr, seed, dictionary.*): a dictionary for every combination, all on one stream."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
@@ -152,6 +154,8 @@ class RoutingConfig(CaptureConfig):
     routers: str | None = None
     """Where the routers are, for a family that is not known: `PATTERN:top_k=K`, PATTERN being a module's name with * for the
     layer, e.g. `model.layers.*.mlp.gate:top_k=2`."""
+    routes: Path | None = None
+    """File of routed-expert ids that vLLM or SGLang returned, put into the store in place of running the model and reading text."""
 
 
 class AblationConfig(CaptureConfig):
