@@ -64,6 +64,8 @@ class DHSA(Method):
         c, context, device = self.config, attention.context, attention.device
         top, local = (c.top, c.local) if budget is None else self._sizes(context, budget)
         mass = last_query_mass(attention, c.last).columns.unflatten(0, (-1, context.group)).mean(1)
+        # The last keys are seen by few of the queries that vote, which is no change of attention.
+        mass = mass / torch.arange(context.n, 0, -1, device=device).clamp(max=c.last)
         chunks = cut(boundaries(mass, c))
         root = chunks.lengths.sqrt()
         means = chunk_means(attention.k.float(), chunks)

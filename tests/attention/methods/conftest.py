@@ -17,6 +17,8 @@ class Head(NamedTuple):
     recall: float
     oracle: float
     """Most recall with the same number of keys in every row."""
+    chance: float
+    """Recall of as many keys in every row if all had the same attention."""
     error: float
     bound: float
     """Largest ||o' - o|| / (2 (1 - recall) max ||v||) of a row."""
@@ -52,6 +54,7 @@ def by_definition(estimate: Estimate, layer: LayerAttention) -> list[Head]:
                 density=(kept.sum() / visible.sum()).item(),
                 recall=mass.mean().item(),
                 oracle=best.mean().item(),
+                chance=(kept.sum(-1) / visible.sum(-1)).mean().item(),
                 error=((claimed - exact).norm() / exact.norm()).item(),
                 bound=(moved / (2 * (1 - mass) * v.norm(dim=-1).max() + 1e-9)).max().item(),
             )
