@@ -11,10 +11,10 @@ from sparse_rep.app.charts.palette import SERIES
 from sparse_rep.app.wording import significant
 
 
-def training_curves(points: Sequence[Row], metric: str) -> go.Figure:
-    """One line a dictionary of one metric over optimiser steps.
+def training_curves(points: Sequence[Row], metric: str, over: str = "step") -> go.Figure:
+    """One line a dictionary of one metric over optimiser steps, or whatever column `over` names.
 
-    points: rows of dictionary_id, step, value, in order of step within a dictionary.
+    points: rows of dictionary_id, `over`, value, in order of `over` within a dictionary.
     """
     names = sorted({str(p["dictionary_id"]) for p in points})
     traces = []
@@ -25,11 +25,11 @@ def training_curves(points: Sequence[Row], metric: str) -> go.Figure:
                 "type": "scatter",
                 "mode": "lines" if len(mine) > 1 else "markers",
                 "name": name,
-                "x": [p["step"] for p in mine],
+                "x": [p[over] for p in mine],
                 "y": [p["value"] for p in mine],
                 "line": {"width": 2, "color": SERIES[i % len(SERIES)]},
                 "customdata": [significant(p["value"], 4) for p in mine],
-                "hovertemplate": f"{name}<br>step %{{x:,}}: %{{customdata}}<extra></extra>",
+                "hovertemplate": f"{name}<br>{over} %{{x:,}}: %{{customdata}}<extra></extra>",
             }
         )
-    return figure(traces, x="step", y=metric, height=200, showlegend=len(traces) > 1)
+    return figure(traces, x=over, y=metric, height=200, showlegend=len(traces) > 1)
