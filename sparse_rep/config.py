@@ -140,6 +140,10 @@ class ExtractConfig(CaptureConfig):
 
     dictionaries: tuple[str, ...] = Field(min_length=1)
     """Dictionary ids in the store, or paths of SAELens directories. One forward pass feeds them all."""
+    steps: int | None = Field(default=None, ge=1)
+    """Matching pursuit: steps a token at most, more or fewer than in training; None keeps what it was trained with."""
+    tolerance: float | None = Field(default=None, ge=0)
+    """Matching pursuit: stop a token at this share of the typical norm of activations; None keeps what it was trained with."""
     activations: str = Field(default="sample:10000", pattern=r"^(none|all|sample:\d+)$")
     """Dense activations kept beside the codes: none, all, or sample:N tokens."""
     seed: int = 0

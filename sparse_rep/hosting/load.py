@@ -49,6 +49,15 @@ def load_tokenizer(config: ModelConfig, on_status: Callable[[str], None] | None 
     return _pretrained(AutoTokenizer, located, config, _offline(located, config, say))
 
 
+def load_config(config: ModelConfig, on_status: Callable[[str], None] | None = None) -> Any:
+    """The Hugging Face config alone. Raises ConfigError as `load_model` does."""
+    from transformers import AutoConfig
+
+    say = on_status or (lambda _: None)
+    located = locate(config.name, say)
+    return _pretrained(AutoConfig, located, config, _offline(located, config, say))
+
+
 def resolve_device(device: str) -> str:
     """auto -> cuda where there is one, else cpu. Raises ConfigError for a device that is not there."""
     import torch

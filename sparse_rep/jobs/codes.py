@@ -28,7 +28,8 @@ class DictionaryCapture(Capture):
     """
 
     def __init__(self, sources: Sequence[Source], *, activations: str, seed: int, kernels: ops.Backend) -> None:
-        self._sources, self._activations, self._seed, self._kernels = sources, activations, seed, kernels
+        self._sources, self._activations, self._seed = sources, activations, seed
+        self._kernels: ops.Backend = kernels
         self.hooks = list(dict.fromkeys(source.hook for source in sources))
 
     def fit(self, model: HostedModel, corpus: Corpus) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,12 @@ def routing(
             "--routers", help="Where the routers of an unknown family are: 'model.layers.*.mlp.gate:top_k=2'."
         ),
     ] = None,
+    routes: Annotated[
+        Path | None,
+        typer.Option(
+            "--routes", help="Put ids that vLLM or SGLang returned (JSON lines, *.pt) into the store instead."
+        ),
+    ] = None,
     shard_tokens: Annotated[
         int | None, typer.Option("--shard-tokens", help="Tokens a shard, the unit that is committed whole.")
     ] = None,
@@ -44,12 +51,14 @@ def routing(
     """Read text with a mixture of experts and keep which experts every token was sent to, and with what weight.
 
     Rows go into the tables `routes`, `routers` and `experts`, shard by shard; stopped or killed, the same command goes on
-    where it was. The model computes exactly what it computes without.
+    where it was. The model computes exactly what it computes without. With --routes nothing is computed: the ids that vLLM or
+    SGLang returned for this model (--enable-return-routed-experts) go into the same tables, their weights unknown.
 
     Example: `sparse-rep profile routing --model pkg:toy-moe --text stdlib,pip-readmes --text-tokens 100000`
     """
     from sparse_rep.config import RoutingConfig
     from sparse_rep.jobs.routing import profile_routing
+    from sparse_rep.jobs.routing_import import import_routing
     from sparse_rep.progress import Reporter
 
     settings = RoutingConfig.read(
@@ -62,11 +71,12 @@ def routing(
         text__n_tokens=text_tokens,
         text__context=context,
         routers=routers,
+        routes=routes,
         shard_tokens=shard_tokens,
         store=store,
     )
     reporter = Reporter(as_json)
-    summary = profile_routing(settings, reporter)
+    summary = import_routing(settings, reporter) if settings.routes else profile_routing(settings, reporter)
     reporter.say(f"[bold]{summary['run_id']}[/bold]: {summary['n_rows']:,} routes of {summary['n_tokens']:,} tokens")
     reporter.say(f"Next: sparse-rep seal --store {store} {summary['run_id']}")
     reporter.result(**summary)
