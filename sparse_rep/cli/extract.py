@@ -29,6 +29,13 @@ def extract(
     ] = None,
     text_tokens: Annotated[int | None, typer.Option("--text-tokens", help="Read at most this much text.")] = None,
     context: Annotated[int | None, typer.Option("--context", help="Tokens the model sees at once.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="mp: pursuit steps a token at most, not those of training.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="mp: stop a token at this share of the typical norm of activations."),
+    ] = None,
     activations: Annotated[
         str | None, typer.Option("--activations", help="Dense activations to keep: none, all, or sample:N tokens.")
     ] = None,
@@ -65,6 +72,8 @@ def extract(
         text__sources=options.words(text),
         text__n_tokens=text_tokens,
         text__context=context,
+        steps=steps,
+        tolerance=tolerance,
         activations=activations,
         shard_tokens=shard_tokens,
         kernels=kernels,

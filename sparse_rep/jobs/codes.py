@@ -11,12 +11,14 @@ import torch
 
 from sparse_rep.codes import SparseCodes
 from sparse_rep.corpora.tokenised import Corpus
+from sparse_rep.errors import ConfigError
 from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.capture import Capture, Found, Seen
 from sparse_rep.jobs.dictionaries import Source, load_dictionary
 from sparse_rep.jobs.directions import feature_logits, feature_neighbors
 from sparse_rep.jobs.task import CodeRows, DenseRows
 from sparse_rep.kernels import ops
+from sparse_rep.saes.mp import MatchingPursuit
 from sparse_rep.store import RunWriter, Store
 
 
@@ -24,17 +26,30 @@ from sparse_rep.store import RunWriter, Store
 class DictionaryCapture(Capture):
     """Codes of one or more dictionaries, and the dense activations of some tokens at the same hooks.
 
-    `activations` says which tokens: none, all, or sample:N, drawn by `seed`.
+    `activations` says which tokens: none, all, or sample:N, drawn by `seed`. `steps` and `tolerance` are how far matching
+    pursuit goes, where it is not to be as in training.
     """
 
-    def __init__(self, sources: Sequence[Source], *, activations: str, seed: int, kernels: ops.Backend) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        activations: str,
+        seed: int,
+        kernels: ops.Backend,
+        steps: int | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         self._sources, self._activations, self._seed = sources, activations, seed
         self._kernels: ops.Backend = kernels
+        self._steps, self._tolerance = steps, tolerance
         self.hooks = list(dict.fromkeys(source.hook for source in sources))
 
     def fit(self, model: HostedModel, corpus: Corpus) -> dict[str, Any]:
         self._model = model
         self._dictionaries = [load_dictionary(source, model, self._kernels) for source in self._sources]
+        if self._steps is not None or self._tolerance is not None:
+            self._pursue_as_told()
         sampled = sampled_tokens(self._activations, corpus.n_tokens, self._seed)
         self._sampled = torch.from_numpy(np.isin(np.arange(corpus.n_tokens), sampled))
         self._forget()
@@ -71,6 +86,17 @@ class DictionaryCapture(Capture):
         for loaded in self._dictionaries:
             run.write_table("feature_logits", feature_logits(loaded, self._model), part=loaded.dictionary_id)
             run.write_table("feature_neighbors", feature_neighbors(loaded), part=loaded.dictionary_id)
+
+    def _pursue_as_told(self) -> None:
+        pursuits = [d.coder for d in self._dictionaries if isinstance(d.coder, MatchingPursuit)]
+        if not pursuits:
+            names = ", ".join(d.dictionary_id for d in self._dictionaries)
+            raise ConfigError(
+                f"steps and tolerance are for matching pursuit, and none of {names} is one: leave them out"
+            )
+        for coder in pursuits:
+            coder.k = coder.k if self._steps is None else self._steps
+            coder.tolerance = coder.tolerance if self._tolerance is None else self._tolerance
 
     def _forget(self) -> None:
         self._codes: dict[str, list[CodeRows]] = {d.dictionary_id: [] for d in self._dictionaries}

@@ -29,6 +29,13 @@ def extract(config: ExtractConfig, reporter: Reporter, executor: Executor | None
                 f"dictionary {source.dictionary_id} was made for {source.model}, not {config.model.name}; "
                 f"give --model {source.model}"
             )
-    codes = DictionaryCapture(sources, activations=config.activations, seed=config.seed, kernels=config.kernels)
+    codes = DictionaryCapture(
+        sources,
+        activations=config.activations,
+        seed=config.seed,
+        kernels=config.kernels,
+        steps=config.steps,
+        tolerance=config.tolerance,
+    )
     name = slug("+".join(s.dictionary_id for s in sources))[:100]
     return run_captures(config, [codes], kind="extract", name=name, reporter=reporter, executor=executor)

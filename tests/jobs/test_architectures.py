@@ -90,6 +90,24 @@ def test_a_transcoder_predicts_the_other_hook_and_is_extracted(
     assert coder.describe()["d_out"] == 32
 
 
+def test_pursuit_is_extracted_with_as_many_steps_as_asked_for(
+    train_config: Callable[..., TrainConfig], extract_config: Callable[..., ExtractConfig], quiet: Reporter
+) -> None:
+    trained = train_dictionary(train_config(dictionary=dictionary("mp")), quiet)
+    few, many, easy = (
+        extract(extract_config(trained["dictionary_id"], name=name, **changes), quiet)["n_rows"]
+        for name, changes in (("few", {"steps": 1}), ("many", {"steps": 12}), ("easy", {"steps": 12, "tolerance": 0.6}))
+    )
+    assert few < easy < many
+
+
+def test_pursuit_steps_asked_of_other_dictionaries_are_refused(
+    trained: dict[str, Any], extract_config: Callable[..., ExtractConfig], quiet: Reporter
+) -> None:
+    with pytest.raises(ConfigError, match="leave them out"):
+        extract(extract_config(trained["dictionary_id"], steps=3), quiet)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
