@@ -37,9 +37,10 @@ class AutogradBank(Bank):
         with torch.autocast(self._device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses = self._coder.loss(batch)
         losses["loss"].backward()
-        for parameter in self._parameters:
+        ranks = current()
+        for parameter in self._parameters if ranks.world > 1 else ():
             if parameter.grad is not None:
-                current().average_gradient(parameter.grad)
+                ranks.sum_gradient(parameter.grad).div_(ranks.world)
         self._coder.before_step()
         torch.nn.utils.clip_grad_norm_(self._parameters, LARGEST_GRADIENT)
         self._optimiser.step()

@@ -13,6 +13,7 @@ from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.batchtopk import BatchTopK
 from sparse_rep.saes.coder import SparseCoder
 from sparse_rep.saes.mp import MatchingPursuit
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.topk import TopK
 
 GROUP_OF_COLUMNS = 64
@@ -39,7 +40,7 @@ def bank_class(group: Mapping[str, Member], device: torch.device) -> type[Bank]:
         from sparse_rep.saes.topk_bank import TopKBank
 
         return TopKBank
-    if isinstance(coder, MatchingPursuit) and _fused(coder, device):
+    if isinstance(coder, MatchingPursuit) and _fused(coder, device) and current().world == 1:
         from sparse_rep.saes.pursuit_bank import PursuitBank
 
         return PursuitBank

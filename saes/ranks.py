@@ -67,20 +67,20 @@ class Ranks:
         self.sent[purpose] += (self.world - 1) * tensor.nbytes
         return out
 
-    def average_gradient(self, gradient: Tensor) -> None:
-        """Mean over ranks, in place; a matrix whose rows are mostly zero travels as the rows that are not."""
+    def sum_gradient(self, gradient: Tensor) -> Tensor:
+        """The sum over ranks, in place; a matrix whose rows are mostly zero travels as the rows that are not."""
         if self.world == 1:
-            return
+            return gradient
         if gradient.ndim == 2:
             used = gradient.ne(0).any(-1).nonzero()[:, 0]
             most = int(self.sum_(torch.tensor(len(used), device=gradient.device), "counts", dist.ReduceOp.MAX))
             row_bytes = gradient.shape[1] * gradient.element_size()
             if rows_are_fewer(most, gradient.shape[0], row_bytes, self.world):
-                self._average_rows(gradient, used, most)
-                return
-        self.sum_(gradient, "gradients").div_(self.world)
+                self._sum_rows(gradient, used, most)
+                return gradient
+        return self.sum_(gradient, "gradients")
 
-    def _average_rows(self, gradient: Tensor, used: Tensor, most: int) -> None:
+    def _sum_rows(self, gradient: Tensor, used: Tensor, most: int) -> None:
         places = used.new_full((most,), -1)
         places[: len(used)] = used
         rows = gradient.new_zeros((most, gradient.shape[1]))
@@ -90,7 +90,6 @@ class Ranks:
         for at, theirs in zip(all_places, all_rows, strict=True):  # in order of rank: the same sum on every rank
             kept = at >= 0
             gradient.index_add_(0, at[kept], theirs[kept])
-        gradient.div_(self.world)
 
     def agreed(self, flag: bool, device: torch.device) -> bool:
         """Rank 0's answer, everywhere."""

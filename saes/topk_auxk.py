@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparse_rep.kernels.keep_largest import keep_largest
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.stacking import wide_bmm
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def add_auxk(
     keep_largest(values.view(B * n, aux.reach), aux.k_aux)
     errors = error.transpose(0, 1)
     missed = torch.sub(errors, values @ W_dec)
-    missed_squares = torch.linalg.vector_norm(missed, dim=(1, 2), dtype=torch.float32).square()
+    missed_squares = current().sum_(torch.linalg.vector_norm(missed, dim=(1, 2), dtype=torch.float32).square())
 
     strength = (n_dead / aux.k_aux).clamp(max=1)
     loss = strength * missed_squares / squared_error.clamp(min=1e-12)

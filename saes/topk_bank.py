@@ -16,6 +16,7 @@ from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.batch_selection import slots
 from sparse_rep.saes.batchtopk import BatchTopK
 from sparse_rep.saes.graphed import GraphedSteps
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.stacking import stack_members
 from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.topk_auxk import AuxK
@@ -61,7 +62,8 @@ class TopKBank(Bank):
         self._choose_slots()
         self._aux_coefficient = torch.tensor([c.config.aux_coefficient for c in self._coders], device=self._device)
         self._reach = 0
-        self.use_graph = self._device.type == "cuda" if use_graph is None else use_graph
+        # Among several ranks a step asks the host how many rows travel.
+        self.use_graph = self._device.type == "cuda" and current().world == 1 if use_graph is None else use_graph
         self._graphs = GraphedSteps(self._take_step)
         self._losses: dict[str, Tensor] = {}
 

@@ -23,6 +23,7 @@ from sparse_rep.kernels.product import Product
 from sparse_rep.kernels.residual import residual
 from sparse_rep.kernels.scatter import ReverseIndex, latent_gradient
 from sparse_rep.kernels.select import scratch_bytes, select
+from sparse_rep.saes.ranks import current
 from sparse_rep.saes.stacking import wide_bmm
 from sparse_rep.saes.topk_auxk import AuxK, add_auxk
 
@@ -68,7 +69,8 @@ def topk_gradients(
     """One batch's gradients. `tokens_since_fired` is brought up to date in place; `auxk` None leaves the AuxK loss out."""
     B, m, d = w.W_enc.shape
     n, dtype = len(x), w.W_enc.dtype
-    total = (torch.var(x, 0, correction=0).sum() * n / w.scale**2).clamp(min=1e-12)
+    ranks = current()
+    total = (_squared_deviation(x) / w.scale**2).clamp(min=1e-12)
     centred = torch.addcmul(-w.centre, x, 1 / w.scale).to(dtype)
     shift = w.b_dec - w.centre
     bias = w.b_enc - wide_bmm(w.W_enc, shift[:, :, None].to(dtype))[..., 0]
@@ -78,15 +80,15 @@ def topk_gradients(
     if w.batch_k is not None:
         indices, least = _keep_of_batch(values, indices, w.batch_k, B)
     error, squares = residual(values, indices, w.W_dec.view(B * m, d), w.b_dec, x, w.scale)
-    squared_error = squares.view(n, B).sum(0)
+    squared_error = ranks.sum_(squares.view(n, B).sum(0))
 
     index = ReverseIndex.of(indices, B * m)
     dW_dec, dW_enc = torch.empty_like(w.W_dec), torch.empty_like(w.W_enc)
     d_values, decoder = latent_gradient(index, values, error, w.k, dW_dec.view(B * m, d), w.W_dec.view(B * m, d))
     assert d_values is not None
     _, encoder = latent_gradient(index, d_values, centred, w.k * B, dW_enc.view(B * m, d), shift=shift)
-    used = index.offsets.diff().view(B, m) > 0
-    tokens_since_fired.copy_(torch.where(used, 0, tokens_since_fired + n))
+    used = ranks.any(index.offsets.diff().view(B, m) > 0)
+    tokens_since_fired.copy_(torch.where(used, 0, tokens_since_fired + n * ranks.world))
 
     across = (decoder.squares - decoder.along.square()).clamp(min=0).view(B, m)
     row_squares, db_enc = across + encoder.squares.view(B, m), encoder.totals.view(B, m)
@@ -98,9 +100,26 @@ def topk_gradients(
         losses["aux"] = extra.loss
         losses["loss"] = losses["fvu"] + auxk.coefficient * extra.loss
     db_dec = error.view(n, B, d).sum(0, dtype=torch.float32) - wide_bmm(db_enc[:, None].to(dtype), w.W_enc)[:, 0]
-    losses["l0"] = (indices >= 0).view(n, B * w.k).sum(0).view(B, w.k).sum(-1) / n
+    active = (indices >= 0).view(n, B * w.k).sum(0).view(B, w.k).sum(-1)
+    losses["l0"] = ranks.sum_(active) / (n * ranks.world)
+    if ranks.world > 1:
+        for gradient in (dW_enc.view(B * m, d), dW_dec.view(B * m, d), db_enc, db_dec):
+            ranks.sum_gradient(gradient)
+        row_squares = _row_squares(dW_enc) + _row_squares(dW_dec) - (dW_dec * w.W_dec).sum(-1).float().square()
     norm2 = row_squares.sum(-1) + db_enc.square().sum(-1) + db_dec.square().sum(-1)
     return Gradients(dW_enc, dW_dec, db_enc, db_dec, norm2, -2 / total, losses, least)
+
+
+def _squared_deviation(x: Tensor) -> Tensor:
+    """Of the rows of all ranks from their mean, summed."""
+    ranks = current()
+    if ranks.world == 1:
+        return torch.var(x, 0, correction=0).sum() * len(x)
+    return ranks.sum_((x - ranks.mean(x.mean(0))).square().sum())
+
+
+def _row_squares(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(gradient, dim=-1, dtype=torch.float32).square()
 
 
 def _encode(centred: Tensor, W: Tensor, bias: Tensor, w: Operands, B: int) -> tuple[Tensor, Tensor]:
@@ -128,8 +147,13 @@ def _keep_of_batch(values: Tensor, indices: Tensor, k: float, B: int) -> tuple[T
     As `batch_selection.selected`: equal values at the boundary are all kept.
     """
     by_member = values.view(-1, B, values.shape[1]).transpose(0, 1).reshape(B, -1)
-    keep = min(max(int(k * (len(values) // B)), 1), by_member.shape[1])
-    bar = by_member.topk(keep, sorted=False).values.amin(-1)
+    world = current().world
+    keep_of_all = min(max(int(k * (len(values) // B) * world), 1), by_member.shape[1] * world)
+    keep = min(keep_of_all, by_member.shape[1])
+    bar = by_member.topk(keep, sorted=False).values
+    if world > 1:
+        bar = current().gather(bar).transpose(0, 1).flatten(1).topk(keep_of_all, sorted=False).values
+    bar = bar.amin(-1)
     mask = (values >= bar.repeat(len(values) // B)[:, None]) & (values > 0)
     least = torch.where(by_member > 0, torch.where(by_member >= bar[:, None], by_member, torch.inf), torch.inf).amin(-1)
-    return torch.where(mask, indices, -1), least
+    return torch.where(mask, indices, -1), current().least(least)
