@@ -1,8 +1,15 @@
 """One store of hand-written detectors for all tests of the app, and a way to open a page of it without a browser."""
 
 import importlib.util
+import os
+import shutil
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -73,3 +80,70 @@ def open_page(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
         return at
 
     return open_
+
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def served(store: Path, folder: Path) -> Iterator[str]:
+    """Address of the app as a user starts it, from another directory."""
+    address = f"http://127.0.0.1:{free_port()}"
+    log = folder / "log"
+    verb = [sys.executable, "-m", "sparse_rep.cli.main", "app", "--store", str(store), "--no-browser"]
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [*verb, "--port", address.rsplit(":", 1)[1]],
+            stdout=out,
+            stderr=out,
+            cwd=folder,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            for _ in range(120):
+                assert server.poll() is None, log.read_text("utf-8")
+                try:
+                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
+                    break
+                except OSError:
+                    time.sleep(0.25)
+            yield address
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], str]]:
+    """serve(store) -> the address of an app on it, which runs until the tests end."""
+    with ExitStack() as servers:
+        yield lambda store: servers.enter_context(served(store, tmp_path_factory.mktemp("server")))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not Path(CHROMIUM).exists():
+        pytest.skip("no chromium on this machine: apt install chromium")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'sparse-rep[dev]'"
+    )
+    with sync_api.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -1,85 +1,18 @@
 """The whole way once, in a real browser against the real server: table, link, coloured tokens, tooltip, keys."""
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no chromium on this machine: apt install chromium"),
-]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def address(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app as a user starts it, from another directory."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("server") / "log"
-    verb = [
-        sys.executable,
-        "-m",
-        "sparse_rep.cli.main",
-        "app",
-        "--store",
-        str(store_path),
-        "--port",
-        str(port),
-        "--no-browser",
-    ]
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            verb, stdout=out, stderr=out, cwd=log.parent, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        )
-        try:
-            for _ in range(120):
-                assert server.poll() is None, log.read_text("utf-8")
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1)
-                    break
-                except OSError:
-                    time.sleep(0.25)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(10)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install 'sparse-rep[dev]'"
-    )
-    with sync_api.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+def address(serve: Callable[[Path], str], store_path: Path) -> str:
+    """The app as a user starts it."""
+    return serve(store_path)
 
 
 def test_from_the_table_to_a_token_and_back(address: str, browser, tmp_path: Path):
