@@ -10,6 +10,9 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context
 from sparse_rep.attention.masks import BlockMask, LineMask
 
+STRIPS = 64
+"""Rows of blocks counted at once."""
+
 
 def keys_seen(context: Context, device: torch.device) -> Int[Tensor, " n"]:
     """Keys that each query may see under the layer's own mask."""
@@ -21,16 +24,16 @@ def keys_seen(context: Context, device: torch.device) -> Int[Tensor, " n"]:
 
 def pairs_of_blocks(context: Context, block: int, device: torch.device) -> Float[Tensor, "b b"]:
     """Visible pairs in each square of `block` queries by `block` keys, fp64."""
-    b = -(-context.n // block)
+    n, b = context.n, -(-context.n // block)
     starts = torch.arange(b, device=device) * block
     strips = []
-    for lo in range(0, context.n, block):
-        query = torch.arange(lo, min(lo + block, context.n), device=device)[:, None]
-        last = query + 1 if context.causal else torch.full_like(query, context.n)
+    for lo in range(0, b, STRIPS):
+        query = torch.arange(lo * block, min(lo + STRIPS, b) * block, device=device)[:, None]
+        last = query + 1 if context.causal else torch.full_like(query, n)
         first = torch.zeros_like(query) if context.window is None else (query + 1 - context.window).clamp(min=0)
-        inside = torch.minimum(last, starts + block) - torch.maximum(first, starts)
-        strips.append(inside.clamp(min=0).sum(0))
-    return torch.stack(strips).double()
+        inside = torch.minimum(last, (starts + block).clamp(max=n)) - torch.maximum(first, starts)
+        strips.append((inside.clamp(min=0) * (query < n)).unflatten(0, (-1, block)).sum(1))
+    return torch.cat(strips).double()
 
 
 def keys_kept(mask: LineMask | BlockMask, context: Context) -> Float[Tensor, "h n"]:

@@ -111,7 +111,7 @@ def _keys_needed(dense: Dense) -> tuple[list[Tensor], int]:
             # Rounding may leave a row's sum short of 1: never more keys than it has.
             needed = torch.searchsorted(best, shares.expand(len(queries), -1).contiguous()) + 1
             totals[:, head] += torch.minimum(needed, queries[:, None] + 1).sum(0)
-    count = sum(hi - lo for runs in sample(layer.n) for lo, hi in runs)
+    count = len(sample(layer.n))
     return list(totals / count), count
 
 

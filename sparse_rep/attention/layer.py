@@ -105,19 +105,27 @@ class LayerAttention:
 
     def visible(self, lo: int, hi: int) -> Bool[Tensor, "r n"]:
         """Keys that the layer's own mask lets queries lo..hi-1 see."""
+        return self.visible_to(torch.arange(lo, hi, device=self.device))
+
+    def visible_to(self, queries: Int[Tensor, " r"]) -> Bool[Tensor, "r n"]:
+        """Keys that the layer's own mask lets some queries see."""
         if not self.causal:
-            return torch.ones((hi - lo, self.n), dtype=torch.bool, device=self.device)
-        back = torch.arange(lo, hi, device=self.device)[:, None] - torch.arange(self.n, device=self.device)
+            return torch.ones((len(queries), self.n), dtype=torch.bool, device=self.device)
+        back = queries[:, None] - torch.arange(self.n, device=self.device)
         seen = back >= 0
         return seen if self.window is None else seen & (back < self.window)
 
     def logits(self, head: int, lo: int, hi: int) -> Float[Tensor, "r n"]:
         """Scaled (and capped) logits of queries lo..hi-1 of a head, float32 (float64 for float64 input), -inf where masked."""
+        return self.logits_of(head, torch.arange(lo, hi, device=self.device))
+
+    def logits_of(self, head: int, queries: Int[Tensor, " r"]) -> Float[Tensor, "r n"]:
+        """`logits` of any queries."""
         wide = torch.promote_types(self.q.dtype, torch.float32)
-        s = (self.q[head, lo:hi].to(wide) @ self.k[self.kv_of(head)].to(wide).T) * self.scaling
+        s = (self.q[head, queries].to(wide) @ self.k[self.kv_of(head)].to(wide).T) * self.scaling
         if self.softcap is not None:
             s = self.softcap * torch.tanh(s / self.softcap)
-        return s.masked_fill(~self.visible(lo, hi), float("-inf"))
+        return s.masked_fill_(~self.visible_to(queries), float("-inf"))
 
     def probabilities(self, head: int, lo: int, hi: int) -> Float[Tensor, "r n"]:
         """Attention of queries lo..hi-1 of a head. Rows sum to 1, or to 1 less what the sink takes."""

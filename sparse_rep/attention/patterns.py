@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparse_rep.attention.counts import pairs_of_blocks
 from sparse_rep.attention.dense import Dense
 from sparse_rep.kernels.attention import LineMass
 
@@ -99,7 +98,7 @@ def _blocks(dense: Dense, pairs: float) -> Float[Tensor, " h"]:
     """Blocks of 64, or of 128 on long texts, wherever they are."""
     context = dense.layer.context
     size = 64 if context.n <= 4096 else 128
-    cost = pairs_of_blocks(context, size, dense.layer.device)
+    cost = dense.pairs(size)
     queries = (context.n - size * torch.arange(len(cost), device=cost.device)).clamp(max=size)
     mass = dense.map(size) * (queries / context.n)[:, None]
     visible = cost > 0

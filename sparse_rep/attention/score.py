@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparse_rep.attention.counts import keys_kept, keys_seen, pairs_of_blocks
+from sparse_rep.attention.counts import keys_kept, keys_seen
 from sparse_rep.attention.dense import Dense, rule_of
 from sparse_rep.attention.layer import LayerAttention
 from sparse_rep.attention.masks import BlockMask, LineMask, Mask, kept_rows
@@ -156,10 +156,10 @@ class _Tally:
         if self.granularity == "block":
             assert isinstance(self.mask, BlockMask)
             size = self.mask.q_block
-            pairs = pairs_of_blocks(context, size, device)
+            pairs = self.dense.pairs(size)
             keep = self.mask.keep & (pairs > 0)
             density = (keep * pairs).sum((1, 2)) / visible
-            oracle = _block_oracle(self.dense.map(size), keep, size, context.n)
+            oracle = _block_oracle(self.dense.best_blocks(size), keep, size, context.n)
         else:
             assert self.kept is not None
             assert self.gap is not None
@@ -182,7 +182,7 @@ class _Tally:
 
     def _block_density(self) -> Tensor:
         first = self.first_row // BLOCK
-        pairs = pairs_of_blocks(self.dense.layer.context, BLOCK, self.dense.layer.device)[first:]
+        pairs = self.dense.pairs(BLOCK)[first:]
         keep = self.mask.blocks(BLOCK)[:, first:] if self.touched is None else self.touched[:, first:] > 0
         own = torch.eye(pairs.shape[1], dtype=torch.bool, device=pairs.device)[first:]
         return ((keep | own) * pairs).sum((1, 2)) / pairs.sum()
@@ -251,9 +251,8 @@ def _token_gaps(dense: Dense, tallies: list[_Tally]) -> list[Tensor]:
     return list(gaps)
 
 
-def _block_oracle(mass: Float[Tensor, "h b b"], keep: Bool[Tensor, "h b b"], size: int, n: int) -> Float[Tensor, " h"]:
+def _block_oracle(best: Float[Tensor, "h b b"], keep: Bool[Tensor, "h b b"], size: int, n: int) -> Float[Tensor, " h"]:
     """Recall of the best blocks, as many in every row of blocks as `keep` has."""
-    best = mass.sort(-1, descending=True).values.cumsum(-1, dtype=torch.float64)
-    rows = best.gather(-1, keep.sum(-1, keepdim=True).clamp(min=1) - 1)[..., 0]
-    queries = (n - size * torch.arange(rows.shape[-1], device=mass.device)).clamp(max=size)
+    rows = best.gather(-1, keep.sum(-1, keepdim=True).clamp(min=1) - 1)[..., 0].double()
+    queries = (n - size * torch.arange(rows.shape[-1], device=best.device)).clamp(max=size)
     return (rows * queries).sum(-1) / n

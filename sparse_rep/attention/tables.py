@@ -95,18 +95,19 @@ class HeadTables:
     def add_links(self, dense: Dense, tok_lo: int, bos: int, count: int) -> None:
         """Strongest keys of `count` queries spread over the text, of each head. `bos` is 1 where position 0 is BOS, else 0."""
         layer = dense.layer
-        queries = torch.linspace(bos, layer.n - 1, min(count, layer.n - bos)).round().long().unique().tolist()
-        top = min(LINKED_KEYS, layer.n)
-        for query in queries:
-            for head in range(layer.n_heads):
-                mass, key = dense.rows(head, query, query + 1)[0].topk(min(top, query + 1))
-                tok = [tok_lo + k - bos if k >= bos else None for k in key.tolist()]
-                place = {**_place(layer, tok_lo), "head": head, "tok": tok_lo + query - bos}
-                self.add(
-                    "head_links",
-                    len(tok),
-                    {**place, "rank": list(range(1, len(tok) + 1)), "key_tok": tok, "mass": mass},
-                )
+        queries = torch.linspace(bos, layer.n - 1, min(count, layer.n - bos)).round().long().unique().to(layer.device)
+        for head in range(layer.n_heads):
+            mass, keys = dense.rows(head, queries).topk(min(LINKED_KEYS, layer.n), -1)
+            for query, row, key in zip(queries.tolist(), mass.tolist(), keys.tolist(), strict=True):
+                linked = [(k, m) for k, m in zip(key, row, strict=True) if m > 0]
+                columns = {
+                    "head": head,
+                    "tok": tok_lo + query - bos,
+                    "rank": list(range(1, len(linked) + 1)),
+                    "key_tok": [tok_lo + k - bos if k >= bos else None for k, _ in linked],
+                    "mass": [m for _, m in linked],
+                }
+                self.add("head_links", len(linked), {**_place(layer, tok_lo), **columns})
 
     def add_writes(self, codes: SparseCodes, tok: Int[Tensor, " n"]) -> None:
         n, k = codes.values.shape
