@@ -31,8 +31,8 @@ def moe(
 
     The text is read once into OUT/text: the standard library, READMEs and C headers of installed packages, and the reference
     behind `help()`. Takes minutes on a GPU and hours on a CPU. What ships as `pkg:toy-moe` came from this command with its
-    defaults, in the environment that constraints.txt pins; recipe.json beside the weights says on which text and with what
-    result.
+    defaults; recipe.json beside the weights says on which text and with what result. Another machine's text differs as its
+    packages do.
 
     A rehearsal: `sparse-rep train-toy moe --out /tmp/toy --set n_steps=20 --set text.n_tokens=200000`
     """
