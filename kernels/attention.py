@@ -1,7 +1,7 @@
 """Attention of one layer without its matrix: the public operations, checked, and a choice of implementation made a call.
 
 q (h, n, d), k (g, n, d) and v (g, n, dv) are one text's, after position encoding; h / g query heads share a key-value head.
-Nothing here holds more than q, k, v, what it returns and, in plain torch, 64 MiB of logits. `backend` is as in ops.py.
+Nothing here holds more than q, k, v, what it returns and, in plain torch, 8 MiB of logits. `backend` is as in ops.py.
 Learned sinks take part in no sum here: `logaddexp(lse, sink)` is the log-sum-exp with one, and mass given that one falls
 short of 1 by what the sink takes.
 """
