@@ -137,7 +137,8 @@ def choose() -> Profile | None:
     fitting = [p for p in known if run in (None, p.run_id) and ("length" not in st.query_params or p.length == length)]
     if not fitting:
         st.html(blocks.heading("What do the heads attend to?"))
-        said = f"The address names run {shown(run)!r} at length {shown(st.query_params.get('length', 'any'))}, which has no heads."
+        of_length = f" at length {shown(st.query_params['length'])}" if "length" in st.query_params else ""
+        said = f"The address names run {shown(run)!r}{of_length}, which has no heads."
         st.html(blocks.empty_state("Not in this store", said))
         items = (blocks.link(p.link("heads"), p.title) for p in known[:50])
         st.html(f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>")
