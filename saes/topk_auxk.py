@@ -26,8 +26,8 @@ class AuxK:
     """Settings that a stack's members share, and the weight of the loss for each."""
 
     k_aux: int
-    reach: int
-    """Latents looked at: all that are dead, or the longest dead of more."""
+    chosen: Int[Tensor, "B r"]
+    """Latents looked at: those that were dead when last asked for, or the longest dead of more. Who fires drops out at once."""
     dead_after_tokens: int
     coefficient: Float[Tensor, " B"]
 
@@ -37,24 +37,20 @@ class AuxKGradients:
     """Raw gradients (in the units of `topk_gradients`) of the rows at `chosen`."""
 
     chosen: Int[Tensor, "B r"]
-    dead: Tensor
     W_enc: Float[Tensor, "B r d"]
     W_dec: Float[Tensor, "B r d"]
     b_enc: Float[Tensor, "B r"]
     squares: Float[Tensor, "B r"]
     loss: Float[Tensor, " B"]
 
-    def merge(self, dW_enc: Tensor, dW_dec: Tensor, db_enc: Tensor, row_squares: Tensor) -> Tensor:
-        """Write the rows of dead latents, which no token used, into the gradients; the squared norms of all rows."""
+    def merge(self, dW_enc: Tensor, dW_dec: Tensor, db_enc: Tensor, row_squares: Tensor) -> None:
+        """Add to the gradients, and to the squared norms of their rows. No token used these latents: their rows were zero."""
         B, m, d = dW_enc.shape
-        flat = (self.chosen + torch.arange(0, B * m, m, device=self.chosen.device)[:, None]).view(-1)
+        at = (self.chosen + torch.arange(0, B * m, m, device=self.chosen.device)[:, None]).view(-1)
         for whole, mine in ((dW_enc, self.W_enc), (dW_dec, self.W_dec)):
-            rows = whole.view(B * m, d)
-            merged = torch.where(self.dead.view(-1, 1), mine.reshape(-1, d).to(rows.dtype), rows[flat])
-            rows.index_copy_(0, flat, merged)
-        db_enc.scatter_(1, self.chosen, torch.where(self.dead, self.b_enc, db_enc.gather(1, self.chosen)))
-        kept = row_squares.gather(1, self.chosen)
-        return row_squares.scatter(1, self.chosen, torch.where(self.dead, self.squares, kept))
+            whole.view(B * m, d).index_add_(0, at, mine.reshape(-1, d).to(whole.dtype))
+        db_enc.scatter_add_(1, self.chosen, self.b_enc)
+        row_squares.scatter_add_(1, self.chosen, self.squares)
 
 
 def add_auxk(
@@ -70,18 +66,17 @@ def add_auxk(
 ) -> AuxKGradients:
     """Loss and raw gradients of how well the k_aux strongest dead latents predict the error."""
     B, n, d = len(shift), len(centred), centred.shape[1]
-    age, chosen = tokens_since_fired.topk(aux.reach, dim=1, sorted=False)
-    dead = age >= aux.dead_after_tokens
-    n_dead = (tokens_since_fired >= aux.dead_after_tokens).sum(1)
+    chosen = aux.chosen
+    dead = tokens_since_fired.gather(1, chosen) >= aux.dead_after_tokens
+    n_dead = dead.sum(1)
     at = chosen[:, :, None].expand(-1, -1, d)
     W_enc, W_dec = w.W_enc.gather(1, at), w.W_dec.gather(1, at)
     # A latent that is not dead gets a bias that keeps it out.
     out_of_it = torch.where(dead, bias.gather(1, chosen), -torch.inf).to(W_enc.dtype)
     shared = centred.expand(B, n, d)
     values = torch.baddbmm(out_of_it[:, None], shared, W_enc.mT)
-    keep_largest(values.view(B * n, aux.reach), aux.k_aux)
-    errors = error.transpose(0, 1)
-    missed = torch.sub(errors, values @ W_dec)
+    keep_largest(values.view(B * n, chosen.shape[1]), aux.k_aux)
+    missed = torch.baddbmm(error.transpose(0, 1), values, W_dec, alpha=-1)
     missed_squares = current().sum_(torch.linalg.vector_norm(missed, dim=(1, 2), dtype=torch.float32).square())
 
     strength = (n_dead / aux.k_aux).clamp(max=1)
@@ -96,4 +91,4 @@ def add_auxk(
     dW_enc = torch.bmm(d_values.mT, shared) * ratio - db_enc[..., None] * shift[:, None]
     along = (dW_dec.float() * W_dec).sum(-1)
     squares = dW_dec.float().square().sum(-1) - along.square() + dW_enc.square().sum(-1)
-    return AuxKGradients(chosen, dead, dW_enc, dW_dec, db_enc, squares, loss)
+    return AuxKGradients(chosen, dW_enc, dW_dec, db_enc, squares, loss)

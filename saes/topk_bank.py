@@ -24,7 +24,7 @@ from sparse_rep.saes.topk_gradients import Operands, topk_gradients
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
-REACHES = 8
+REACHES = 16
 """Sizes that AuxK's products may have, and so graphs."""
 
 
@@ -32,8 +32,8 @@ REACHES = 8
 class TopKBank(Bank):
     """Masters and moments in fp32; products in `dtype`, whose copies of the weights the optimiser writes in its own pass.
 
-    How many dead latents AuxK looks at is decided at each call of `losses` (as many as are dead), the one place where the
-    host waits for the device; so it starts up to one logging interval after the first latent died.
+    Which dead latents AuxK looks at is decided at each call of `losses`, the one place where the host waits for the device;
+    so one that dies waits up to a logging interval to be looked at.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class TopKBank(Bank):
         self._choose_slots()
         self._aux_coefficient = torch.tensor([c.config.aux_coefficient for c in self._coders], device=self._device)
         self._reach = 0
+        self._dead: dict[int, Tensor] = {}
         # Among several ranks a step asks the host how many rows travel.
         self.use_graph = self._device.type == "cuda" and current().world == 1 if use_graph is None else use_graph
         self._graphs = GraphedSteps(self._take_step)
@@ -95,7 +96,9 @@ class TopKBank(Bank):
     def _take_step(self, x: Tensor, reach: int) -> dict[str, Tensor]:
         """`reach`: dead latents that AuxK looks at; 0 leaves it out."""
         first = self._coders[0]
-        auxk = AuxK(first.k_aux, reach, first.firing.dead_after_tokens, self._aux_coefficient) if reach else None
+        auxk = None
+        if reach:
+            auxk = AuxK(first.k_aux, self._dead[reach], first.firing.dead_after_tokens, self._aux_coefficient)
         grads = topk_gradients(x, self._operands(), self._idle, auxk)
         clip = clip_scale(grads.squared_norm.sqrt() * grads.factor.abs())
         at = self._step[None]
@@ -135,9 +138,17 @@ class TopKBank(Bank):
 
     def losses(self) -> dict[str, dict[str, Tensor]]:
         dead = self._idle >= self._coders[0].firing.dead_after_tokens
-        self._reach = self._reach_of(int((dead & (self._aux_coefficient > 0)[:, None]).sum(-1).max()))
+        self._look_at(self._reach_of(int((dead & (self._aux_coefficient > 0)[:, None]).sum(-1).max())))
         found = {**self._losses, "dead_share": dead.float().mean(-1)}
         return {name: {key: value[i] for key, value in found.items()} for i, name in enumerate(self.members)}
+
+    def _look_at(self, reach: int) -> None:
+        """From the next step on AuxK's latents are the `reach` longest dead of now."""
+        self._reach = reach
+        if reach:
+            longest = self._idle.topk(reach, dim=1).indices
+            # Each size's list stays where a graph has read it.
+            self._dead.setdefault(reach, torch.empty_like(longest)).copy_(longest)
 
     def _reach_of(self, n_dead: int) -> int:
         """As many as are dead, rounded up so that few graphs are captured, within the bound of the specification."""
@@ -152,7 +163,7 @@ class TopKBank(Bank):
             "moments": self._moments,
             "centre": self._centre,
             "step": self._step,
-            "reach": self._reach,
+            "dead": self._dead[self._reach] if self._reach else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,7 +177,10 @@ class TopKBank(Bank):
                 shadow.copy_(self._p[name])
         self._centre.copy_(state["centre"])
         self._step.copy_(state["step"])
-        self._reach = state["reach"]
+        dead = state["dead"]
+        self._reach = 0 if dead is None else dead.shape[1]
+        if dead is not None:
+            self._dead[self._reach] = dead.to(self._device)
 
     @classmethod
     def bytes_needed(cls, members: Mapping[str, Member], batch_tokens: int) -> int:

@@ -154,6 +154,8 @@ def train(
     )
     reporter = Reporter(as_json)
     trained = train_dictionaries(settings, reporter)
+    if not trained:
+        return  # under torchrun, one process speaks for all
     for summary in trained:
         say_result(reporter, summary)
     ids = ",".join(summary["dictionary_id"] for summary in trained)

@@ -44,6 +44,8 @@ def train_dictionaries(config: TrainConfig, reporter: Reporter) -> list[dict[str
     They are saved under <store>/dictionaries. Returns for each the run's id, its own and its final metrics. A run that is
     done already is not done again; one that was cut short goes on from its last checkpoint. Raises ConfigError for settings
     that cannot work.
+
+    Under torchrun all processes train and the first has the result; the others return nothing.
     """
     varied = members(config)
     with launched():
@@ -106,7 +108,7 @@ def _follow(
     if not done:
         _Training(config, configs, store, corpus, path, reporter).run(None)
     wait()
-    return [{"run_id": run_id, "dictionary_id": name, **_final_metrics(store, name)} for name in configs]
+    return []
 
 
 def _by_id(run_id: str, varied: dict[str, TrainConfig]) -> dict[str, TrainConfig]:
