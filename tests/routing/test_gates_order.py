@@ -46,6 +46,15 @@ def test_weights_sum_to_1_before_and_after_the_order_settles(n_experts: int) -> 
     torch.testing.assert_close(gate.conditional(x)[0].dense(), weights)
 
 
+def test_an_order_that_has_settled_is_settled_when_it_is_loaded() -> None:
+    saved, loaded = CometGate(6, 5, 2, order=LeafOrder(2, 5)), CometGate(6, 5, 2, order=LeafOrder(2, 5))
+    assert saved.order is not None
+    saved.order.settle()
+    loaded.load_state_dict(saved.state_dict())
+    x = torch.randn(9, 6)
+    assert torch.equal(loaded(x).weights, saved(x).weights)
+
+
 def test_annealing_runs_from_hot_to_cold_along_a_logarithmic_line() -> None:
     order = LeafOrder(1, 4)
     seen = []

@@ -65,6 +65,12 @@ class LeafOrder(nn.Module):
         self.theta.requires_grad_(False)
         self.searching = False
 
+    def get_extra_state(self) -> bool:
+        return self.searching
+
+    def set_extra_state(self, state: bool) -> None:
+        self.searching = state
+
 
 def sinkhorn(scores: Float[Tensor, "*rows n n"], iterations: int) -> Float[Tensor, "*rows n n"]:
     """exp(scores) with rows and columns normalised in turn, in logarithms; rows last, so that weights keep their sum."""
