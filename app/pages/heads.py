@@ -44,7 +44,7 @@ def render() -> None:
         budget = profiles.budget_choice(subject) if method else None
     joined, known = with_scores(subject, rows, method, budget)
     _map(subject, joined, known, method, budget)
-    _scatter(joined, known)
+    _scatter(subject, joined, known, method, budget)
     _classes(rows)
 
 
@@ -113,8 +113,15 @@ def _map(
         drawer.html(head_blocks.ranked(ranked, metric, known[metric], subject.head, LISTED))
 
 
-def _scatter(rows: list[dict[str, Any]], known: dict[str, str]) -> None:
-    with section("One figure against another", "a dot a head, coloured by pattern class"):
+def _scatter(
+    subject: Profile, rows: list[dict[str, Any]], known: dict[str, str], method: str | None, budget: float | None
+) -> None:
+    query = (
+        {"query": "app_heads.joined", **subject.asked(method=method, budget=budget)}
+        if method
+        else {"query": "app_heads.heads", **subject.asked()}
+    )
+    with section("One figure against another", "a dot a head, coloured by pattern class", **query):
         left, right = st.columns(2)
         names = list(known)
         with left:

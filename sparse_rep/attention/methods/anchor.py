@@ -54,9 +54,9 @@ class Anchor(Method):
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
         c, context = self.config, attention.context
-        sizes = block_pairs(context, c.block)
+        sizes = block_pairs(context, c.block, attention.device)
         step = c.step if budget is None else self._step_within(context, sizes, budget)
-        region = self._region(len(sizes), step)
+        region = self._region(len(sizes), step, attention.device)
         excess = _excess(attention, c, step)
         if budget is None:
             theta = torch.full((context.n_heads,), c.theta, device=attention.device)
@@ -69,9 +69,9 @@ class Anchor(Method):
         read = (sizes * region).sum().item() + context.visible_pairs / c.block
         return Estimate(mask, pairs_read=read / context.visible_pairs, notes={"step": step, "theta": theta.tolist()})
 
-    def _region(self, b: int, step: int) -> Bool[Tensor, "b b"]:
+    def _region(self, b: int, step: int, device: torch.device) -> Bool[Tensor, "b b"]:
         """Blocks of the anchor: the first ones, and a group's own up to the query."""
-        at = torch.arange(b)
+        at = torch.arange(b, device=device)
         below = at[:, None] >= at
         return below & ((at < self.config.initial) | (at[:, None] // step == at // step))
 
@@ -83,7 +83,10 @@ class Anchor(Method):
 
     def _step_within(self, context: Context, sizes: Tensor, budget: float) -> int:
         step = self.config.step
-        while step > 1 and (sizes * self._region(len(sizes), step)).sum().item() > budget / 2 * context.visible_pairs:
+        while (
+            step > 1
+            and (sizes * self._region(len(sizes), step, sizes.device)).sum().item() > budget / 2 * context.visible_pairs
+        ):
             step //= 2
         return step
 

@@ -16,7 +16,7 @@ from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import LineMask, StreamedMask, UnionMask
 from sparse_rep.attention.method import Applies, Estimate, Method
 from sparse_rep.attention.methods.parts.blocks import block_product, mean_pool, per_query_head
-from sparse_rep.attention.methods.parts.budget import checked_budget, keys_seen, keys_within, largest
+from sparse_rep.attention.methods.parts.budget import checked_budget, keys_within, largest, nearest_pairs
 from sparse_rep.attention.methods.parts.last_queries import last_query_mass
 from sparse_rep.attention.methods.parts.scope import causal_prefill
 from sparse_rep.config_base import Config
@@ -91,9 +91,8 @@ class DHSA(Method):
 
     def _sizes(self, context: Context, budget: float) -> tuple[int, int]:
         local = min(self.config.local, max(keys_within(context, budget) // 2, 1))
-        seen = keys_seen(context)
         limit = budget * context.visible_pairs
-        return largest(lambda k: (seen.clamp(max=local + k)).sum().item(), limit, 0, context.n), local
+        return largest(lambda k: nearest_pairs(context, local + k), limit, 0, context.n), local
 
 
 class Chunks(NamedTuple):

@@ -65,7 +65,7 @@ class Quest(Method):
         return Estimate(mask, first_row=prompt, pairs_read=1 / c.page, notes={"prompt": prompt, "pages": pages})
 
     def _pages_within(self, context: Context, prompt: int, budget: float) -> int:
-        seen = keys_seen(context)[prompt:]
+        seen = keys_seen(context, prompt)
         current = torch.arange(prompt, context.n) % self.config.page + 1
         return largest(
             lambda pages: (current + pages * self.config.page).clamp(max=seen).sum().item(),

@@ -30,6 +30,15 @@ FROM head_methods
 WHERE run_id = $run AND length = $length AND method = $method AND budget IS NOT DISTINCT FROM $budget::DOUBLE AND applies != 'n/a'
 ORDER BY layer, head;
 
+-- name: app_heads.joined
+-- What each head does beside what one method keeps of it.
+SELECT h.*, m.density, m.recall_mean, m.recall_p5, m.rows_below_90, m.recall_rest, m.oracle, m.out_err, m.bound
+FROM heads AS h
+LEFT JOIN head_methods AS m ON m.run_id = h.run_id AND m.length = h.length AND m.layer = h.layer AND m.head = h.head
+    AND m.method = $method AND m.budget IS NOT DISTINCT FROM $budget::DOUBLE
+WHERE h.run_id = $run AND h.length = $length
+ORDER BY h.layer, h.head;
+
 -- name: app_heads.methods
 -- Every method at one budget over all heads: quartiles, and how many heads it serves.
 SELECT method, any_value(applies) AS applies, any_value(reason) AS reason, any_value(granularity) AS granularity,

@@ -93,6 +93,12 @@ def _pairs_of_rows(context: Context, block: int, device: torch.device | None) ->
     """Pairs of a block so many blocks below the diagonal: in a row of whole blocks, and in the last row."""
     b, tail = -(-context.n // block), (context.n - 1) % block + 1
     window, apart = context.window or context.n, torch.arange(b, device=device)
+    if window >= context.n:
+        whole, last = (
+            torch.full((b,), float(rows * block), dtype=torch.float64, device=device) for rows in (block, tail)
+        )
+        whole[0], last[0] = block * (block + 1) / 2, tail * (tail + 1) / 2
+        return whole, last
     last = _pairs_apart(apart, block, tail, block, window)
     last[0] = _pairs_apart(apart[:1], block, tail, tail, window)[0]
     return _pairs_apart(apart, block, block, block, window), last

@@ -43,12 +43,17 @@ def largest_each(
 
 def keys_within(context: Context, budget: float) -> int:
     """Most keys a query may keep, the same for every query (those that see fewer keep all), within a share of the pairs."""
-    seen = keys_seen(context)
-    return largest(lambda k: seen.clamp(max=k).sum().item(), budget * context.visible_pairs, 1, context.n)
+    return largest(lambda k: nearest_pairs(context, k), budget * context.visible_pairs, 1, context.n)
 
 
-def keys_seen(context: Context) -> Int[Tensor, " n"]:
-    """Keys that the layer's own mask shows each query."""
+def nearest_pairs(context: Context, k: int) -> int:
+    """Pairs of a head whose every query keeps k of the keys it sees, or all where it sees fewer."""
     if not context.causal:
-        return torch.full((context.n,), context.n)
-    return torch.arange(1, context.n + 1).clamp(max=context.window or context.n)
+        return context.n * min(k, context.n)
+    span = min(k, context.window or context.n, context.n)
+    return span * (span + 1) // 2 + (context.n - span) * span
+
+
+def keys_seen(context: Context, first: int = 0) -> Int[Tensor, " r"]:
+    """Keys that the layer's own mask shows each query from `first` on. Causal layers."""
+    return torch.arange(first + 1, context.n + 1).clamp(max=context.window or context.n)

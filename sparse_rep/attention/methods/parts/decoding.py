@@ -22,6 +22,6 @@ class DecodingConfig(Config):
 
 def capacity_within(context: Context, first_answer: int, budget: float) -> int:
     """Most prompt keys that every query of the answer may keep, beside the answer's own keys, within a share of its pairs."""
-    seen = keys_seen(context)[first_answer:]
+    seen = keys_seen(context, first_answer)
     answer = seen.new_ones(len(seen)).cumsum(0)
     return largest(lambda k: (answer + k).clamp(max=seen).sum().item(), budget * seen.sum().item(), 1, first_answer)
