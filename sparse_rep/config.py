@@ -158,6 +158,8 @@ class RoutingConfig(CaptureConfig):
     routers: str | None = None
     """Where the routers are, for a family that is not known: `PATTERN:top_k=K`, PATTERN being a module's name with * for the
     layer, e.g. `model.layers.*.mlp.gate:top_k=2`."""
+    predictions: bool = False
+    """Keep the model's own next token and its loss beside each token, which runs it a second time: for experts of predicted tokens."""
     routes: Path | None = None
     """File of routed-expert ids that vLLM or SGLang returned, put into the store in place of running the model and reading text."""
 

@@ -15,6 +15,7 @@ from sparse_rep.hosting.model import HostedModel
 from sparse_rep.jobs.capture import Capture, Found, Seen
 from sparse_rep.jobs.coordinator import run_captures
 from sparse_rep.jobs.naming import model_name, slug
+from sparse_rep.jobs.predictions import PredictionCapture
 from sparse_rep.jobs.task import Executor
 from sparse_rep.progress import Reporter
 from sparse_rep.routing.analysis import write_analysis
@@ -33,9 +34,10 @@ def profile_routing(config: RoutingConfig, reporter: Reporter, executor: Executo
         ConfigError: a dense model, routers that cannot be read, or routers that a hub kernel leaves out.
     """
     name = slug(f"{model_name(config.model.name)}-routing")
-    summary = run_captures(
-        config, [RoutingCapture(config.routers)], kind="routing", name=name, reporter=reporter, executor=executor
-    )
+    captures: list[Capture] = [RoutingCapture(config.routers)]
+    if config.predictions:
+        captures.insert(0, PredictionCapture())  # its table is there when routing is analysed
+    summary = run_captures(config, captures, kind="routing", name=name, reporter=reporter, executor=executor)
     manifest = Store(config.store).manifest(summary["run_id"])
     files = [shard.tables["routes"] for shard in manifest.shards]
     return {**summary, "n_rows": sum(f.rows for f in files), "bytes": sum(f.bytes for f in files)}

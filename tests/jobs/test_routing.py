@@ -15,13 +15,18 @@ from mixtures import save_mixture
 from typer.testing import CliRunner
 
 from sparse_rep.cli.main import build
-from sparse_rep.config import ModelConfig, RoutingConfig
+from sparse_rep.config import ModelConfig, RoutingConfig, TopKConfig
 from sparse_rep.errors import ConfigError
 from sparse_rep.hosting.load import load_model
-from sparse_rep.jobs.routing import profile_routing
+from sparse_rep.jobs.codes import DictionaryCapture
+from sparse_rep.jobs.coordinator import run_captures
+from sparse_rep.jobs.dictionaries import find_dictionary
+from sparse_rep.jobs.routing import RoutingCapture, profile_routing
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
 from sparse_rep.routing.capture import routing_activations
+from sparse_rep.saes.interop import save_sae_lens
+from sparse_rep.saes.topk import TopK
 from sparse_rep.store import Store, seal, verify
 
 Make = Callable[..., RoutingConfig]
@@ -196,3 +201,48 @@ def test_sealing_joins_the_shards_by_layer_and_changes_no_row(routing_config: Ma
     ].to_numpy()
     assert (np.diff(in_order.astype(int)) > 0).all()
     assert verify(store, run) == []
+
+
+def test_predictions_are_the_models_own(routing_config: Make, quiet: Reporter) -> None:
+    config = routing_config("olmoe", predictions=True)
+    done = profile_routing(config, quiet)
+    store = Store(config.store)
+    model = load_model(ModelConfig(name=config.model.name, device="cpu"))
+    tokens = store.corpus_tokens(done["corpus_id"]).astype(np.int64)
+    found = {r["tok"]: r for r in store.query("SELECT tok, token_id, loss FROM predictions").to_pylist()}
+    assert len(found) == len(tokens)
+    doc = store.corpus_docs(done["corpus_id"]).to_pylist()[1]
+    lo, hi = doc["tok_lo"], min(doc["tok_lo"] + 24, doc["tok_hi"])
+    window = torch.from_numpy(tokens[lo:hi])[None]
+    assert [found[t]["token_id"] for t in range(lo, hi)] == model.logits(window)[0].argmax(-1).tolist()
+    losses = [found[t]["loss"] for t in range(lo, hi)]
+    assert losses[-1] is None
+    np.testing.assert_allclose(losses[:-1], model.loss(window)[0].numpy(), rtol=1e-4)
+
+
+def test_one_pass_feeds_dictionaries_and_routers(routing_config: Make, quiet: Reporter, tmp_path: Path) -> None:
+    """What a capture finds does not depend on what else is taken in the same pass."""
+    coder = TopK(TopKConfig(n_latents=32, k=4), 32)
+    with torch.no_grad():
+        for parameter in coder.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    save_sae_lens(coder, tmp_path / "coder", {"hook_name": "blocks.0.hook_resid_post"})
+    source = find_dictionary(Store(tmp_path / "store", create=True), str(tmp_path / "coder"))
+
+    def codes() -> DictionaryCapture:
+        return DictionaryCapture([source], activations="none", seed=0, kernels="auto")
+
+    found = {}
+    for name, captures in {
+        "both": [codes(), RoutingCapture()],
+        "codes": [codes()],
+        "routes": [RoutingCapture()],
+    }.items():
+        config = routing_config(name=name)
+        run = run_captures(config, captures, kind="extract", name=name, reporter=quiet)["run_id"]
+        store = Store(config.store)
+        queries = ("SELECT feature, tok, act FROM acts", "SELECT layer, tok, rank, expert, weight FROM routes")
+        found[name] = [store.query(f"{q} WHERE run_id = $r ORDER BY ALL", r=run) for q in queries]
+    assert found["both"][0].equals(found["codes"][0])
+    assert found["both"][1].equals(found["routes"][1])
+    assert min(len(table) for table in found["both"]) > 1000

@@ -32,6 +32,10 @@ def routing(
             "--routers", help="Where the routers of an unknown family are: 'model.layers.*.mlp.gate:top_k=2'."
         ),
     ] = None,
+    predictions: Annotated[
+        bool | None,
+        typer.Option("--predictions", help="Keep the model's own next tokens too (a second pass), for expert pages."),
+    ] = None,
     routes: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +75,7 @@ def routing(
         text__n_tokens=text_tokens,
         text__context=context,
         routers=routers,
+        predictions=predictions,
         routes=routes,
         shard_tokens=shard_tokens,
         store=store,
