@@ -39,7 +39,7 @@ def flow(steps: Sequence[Row]) -> go.Figure:
     }
     most = max((sum(layer == n for layer, _ in nodes) for n in layers), default=1)
     sankey = {
-        "type": "sankey", "arrangement": "fixed", "textfont": {"size": 12, "shadow": "none"},
+        "type": "sankey", "arrangement": "fixed", "textfont": {"size": 13, "weight": 700, "shadow": "none"},
         "node": {
             "label": [str(expert) for _, expert in nodes], "pad": 8, "thickness": 12, "color": MUTED, "line": {"width": 0},
             "x": [0.001 + 0.998 * layers.index(layer) / max(len(layers) - 1, 1) for layer, _ in nodes],

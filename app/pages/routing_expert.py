@@ -246,7 +246,8 @@ def _ablation(view: View) -> None:
         "What its absence changes", "loss with its weight set to 0", query="app_expert.ablation", **view.address
     ):
         if not rows:
-            st.html(blocks.note("This expert has not been ablated: nobody has measured the model without it."))
+            verb = f"sparse-rep profile ablation --store {data.store_path()} --model {view.subject.model or 'MODEL'} --text TEXT"
+            st.html(blocks.note(f"Not measured yet. This measures the model without its experts: {verb}"))
             return
         loss, moved = st.columns([1, 1.2], gap="large")
         loss.html(expert_blocks.ablation(rows))

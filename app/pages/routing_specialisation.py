@@ -59,10 +59,8 @@ def _labels(subject: Mixture, layer: int) -> None:
         section(f"Shares by {labelling} at layer {layer}", aside, query="app_routing.labels", **asked)
     chart(labels(shown), alt=f"Heat map of experts by {labelling}: share of tokens over the uniform level")
     beyond = sum(outside(r) for r in shown)
-    null = "labels shuffled among documents" if labelling == "domain" else "an interval that reaches k / experts"
-    said = (
-        f"A dot marks {plural(beyond, 'share')} of {len(shown)} beyond the null ({null}); one in 20 would be by chance."
-    )
+    null = "shuffling domains among documents explains" if labelling == "domain" else "k / experts explains"
+    said = f"A dot marks {plural(beyond, 'share')} of {len(shown)} that differ from what {null}; one in 20 would by chance."
     st.html(blocks.note(said))
 
 

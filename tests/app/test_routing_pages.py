@@ -146,7 +146,9 @@ def test_domains_and_tokens_of_a_layer(open_page, routing_path, run):
     words = text(at)
     assert "Shares by domain at layer 2" in words
     assert "over k / experts = 12.5 %" in words
-    assert re.search(r"A dot marks \d+ shares of 32 beyond the null \(labels shuffled among documents\)", words)
+    assert re.search(
+        r"A dot marks \d+ shares of 32 that differ from what shuffling domains among documents explains", words
+    )
     assert "by next token; at least 10 occurrences" in words
 
 
