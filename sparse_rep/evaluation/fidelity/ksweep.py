@@ -46,7 +46,7 @@ class KSweepSettings(Config):
     """Optimiser steps."""
     batch_tokens: int = Field(default=512, ge=1)
     """Tokens a step."""
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=3e-3, gt=0)
     """Peak learning rate."""
     heldout_tokens: int = Field(default=20_000, ge=1)
     """Tokens scored."""
