@@ -60,7 +60,7 @@ QUERIES = {
 
 
 def make_model(tiny: bool, device: str) -> HuggingFaceModel:
-    shape: dict[str, Any] = {}  # transformers' defaults are OLMoE-1B-7B's
+    shape: dict[str, Any] = {"intermediate_size": 1024}  # with transformers' defaults for the rest, OLMoE-1B-7B's
     if tiny:
         shape = {
             "hidden_size": 64,
