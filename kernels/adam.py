@@ -7,29 +7,12 @@ Learning rates, gradient scales and bias corrections are tensors on the device: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparse_rep.kernels.dispatch import Backend, choose
-
-EPSILON = 1e-8
-"""Far below any gradient here: losses are normalised."""
-BETAS = (0.9, 0.999)
-"""Of the first and second moment; Gao et al. 2024 (arXiv 2406.04093), B.1, use 0.999 too."""
-
-
-@dataclass(frozen=True)
-class StepScalars:
-    """What a step multiplies by, on the device. B is the number of members in a stack."""
-
-    lr: Float[Tensor, " B"]
-    grad_scale: Float[Tensor, " B"]
-    """Turns raw gradients into those of the clipped loss."""
-    corrections: Float[Tensor, " 2"]
-    """1 - beta1^t and 1 - beta2^t of step t, counted from 1."""
+from sparse_rep.kernels.step_scalars import BETAS, EPSILON, StepScalars
 
 
 def bias_corrections(n_steps: int, device: torch.device | str) -> Float[Tensor, "n_steps 2"]:

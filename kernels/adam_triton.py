@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparse_rep.kernels.adam import BETAS, EPSILON, StepScalars
+from sparse_rep.kernels.step_scalars import BETAS, EPSILON, StepScalars
 
 FLAT_BLOCK = 1024
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_rep.activations import ActivationBatch
-from sparse_rep.kernels.adam import BETAS, EPSILON
+from sparse_rep.kernels.step_scalars import BETAS, EPSILON
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.ranks import current
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.kernels import adam, ops
-from sparse_rep.kernels.adam import StepScalars, bias_corrections, clip_scale
+from sparse_rep.kernels.adam import bias_corrections, clip_scale
 from sparse_rep.kernels.pursuit_gradient import pursuit_gradient
 from sparse_rep.kernels.scatter import ReverseIndex, latent_sum
+from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.graphed import GraphedSteps
@@ -39,7 +40,7 @@ class PursuitBank(Bank):
         device = self._coder.W_dec.device
         self._atoms, self._bias = self._coder.W_dec.data, self._coder.b_dec.data
         self._shadow = None if dtype == torch.float32 else self._atoms.to(dtype)
-        self._moments = {name: torch.zeros_like(p) for name in ("m", "v") for p in (self._atoms,)}
+        self._moments = {name: torch.zeros_like(self._atoms) for name in ("m", "v")}
         self._bias_moments = {name: torch.zeros_like(self._bias) for name in ("m", "v")}
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._lr = schedule.table().to(device) * member.lr
@@ -79,11 +80,11 @@ class PursuitBank(Bank):
         scalars = StepScalars(
             self._lr.index_select(0, at), (2 / total * clip_scale(norm))[None], self._corrections.index_select(0, at)[0]
         )
-        stacked = [t[None] for t in (self._atoms, found.atoms, self._moments["m"], self._moments["v"])]
+        p, g, m, v = (t[None] for t in (self._atoms, found.atoms, *self._moments.values()))
         shadow = None if self._shadow is None else self._shadow[None]
-        adam.adam_rows(*stacked, scalars, shadow, unit=True, backend="triton")
-        stacked = [t[None, None] for t in (self._bias, found.bias, self._bias_moments["m"], self._bias_moments["v"])]
-        adam.adam_rows(*stacked, scalars, backend="triton")
+        adam.adam_rows(p, g, m, v, scalars, shadow, unit=True, backend="triton")
+        p, g, m, v = (t[None, None] for t in (self._bias, found.bias, *self._bias_moments.values()))
+        adam.adam_rows(p, g, m, v, scalars, backend="triton")
         self._step += 1
         return losses
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.errors import ConfigError
 from sparse_rep.kernels import adam, ops
-from sparse_rep.kernels.adam import StepScalars, bias_corrections, clip_scale
+from sparse_rep.kernels.adam import bias_corrections, clip_scale
+from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.ranks import current

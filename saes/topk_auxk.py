@@ -7,7 +7,6 @@ so are their gradients. Nothing depends on how many are dead but masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +15,7 @@ from torch import Tensor
 from sparse_rep.kernels.keep_largest import keep_largest
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.stacking import wide_bmm
-
-if TYPE_CHECKING:
-    from sparse_rep.saes.topk_gradients import Operands
+from sparse_rep.saes.topk_operands import Operands
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.kernels import adam
-from sparse_rep.kernels.adam import StepScalars, bias_corrections, clip_scale
+from sparse_rep.kernels.adam import bias_corrections, clip_scale
+from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.batch_selection import slots
@@ -20,7 +21,8 @@ from sparse_rep.saes.ranks import current
 from sparse_rep.saes.stacking import stack_members
 from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.topk_auxk import AuxK
-from sparse_rep.saes.topk_gradients import Operands, topk_gradients
+from sparse_rep.saes.topk_gradients import topk_gradients
+from sparse_rep.saes.topk_operands import Operands
 
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec")
 

@@ -27,24 +27,7 @@ from sparse_rep.saes.ranks import current
 from sparse_rep.saes.side_stream import beside
 from sparse_rep.saes.stacking import wide_bmm
 from sparse_rep.saes.topk_auxk import AuxK, add_auxk
-
-
-@dataclass(frozen=True)
-class Operands:
-    """What products read: the weights (B, m, d) in their 16-bit (or fp32) copies, the biases in fp32."""
-
-    W_enc: Float[Tensor, "B m d"]
-    W_dec: Float[Tensor, "B m d"]
-    b_enc: Float[Tensor, "B m"]
-    b_dec: Float[Tensor, "B d"]
-    scale: Float[Tensor, ""]
-    centre: Float[Tensor, " d"]
-    k_mask: Tensor | None
-    """(B, k): slots beyond a member's own k; None where all take the same."""
-    k: int
-    """Slots a token."""
-    batch_k: float | None = None
-    """BatchTopK: latents a token that are kept, on average over the batch."""
+from sparse_rep.saes.topk_operands import Operands
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def train_all(n_latents: int = 64) -> dict[str, Any]:
 def train_shared() -> dict[str, Any]:
     """A TopK dictionary whose latents are shared by the ranks; many die, so that AuxK works."""
     x = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) + 1
-    coder = build_coder(settings_of("topk")(n_latents=320, k=4, dead_after_tokens=500), 16)
+    coder = build_coder(settings_of("topk")(n_latents=640, k=4, dead_after_tokens=500), 16)
     losses: list[dict[str, float]] = []
     settings = TrainConfig(n_tokens=128 * 20, batch_tokens=128, buffer_tokens=1024, log_every=1, lr=1e-3)
     shared = current().world > 1
@@ -53,13 +53,23 @@ def train_shared() -> dict[str, Any]:
     }
 
 
-def exchange(rows: int, m: int, d: int) -> tuple[dict[str, int], bool]:
-    """Bytes sent for one gradient in which each rank has `rows` rows, most of them shared, and whether the mean is right."""
+def exchange(rows: int, m: int, d: int) -> tuple[int, bool]:
+    """Bytes sent for one gradient in which each rank has `rows` rows, most of them shared; whether the mean is right."""
     ranks = current()
+    before = ranks.sent["gradients"]
     gradient = torch.zeros(m, d)
     expected = torch.zeros(m, d)
     for rank in range(ranks.world):
         expected[rank : rank + rows] += (rank + 1.0) / ranks.world
     gradient[ranks.rank : ranks.rank + rows] = ranks.rank + 1.0
     ranks.sum_gradient(gradient).div_(ranks.world)
-    return dict(ranks.sent), torch.allclose(gradient, expected)
+    return ranks.sent["gradients"] - before, torch.allclose(gradient, expected)
+
+
+def everything(exchanges: list[tuple[int, int, int]], kinds: bool) -> dict[str, Any]:
+    """All of the above in one launch, since a process takes longer to start than to do it."""
+    return {
+        "exchanged": [exchange(*sizes) for sizes in exchanges],
+        "shared": train_shared(),
+        "all": train_all() if kinds else None,
+    }

@@ -9,7 +9,7 @@ import torch
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.config_dictionary import settings_of
 from sparse_rep.kernels import adam
-from sparse_rep.kernels.adam import StepScalars
+from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.bank import Member, Schedule
 from sparse_rep.saes.pursuit_bank import PursuitBank
 from sparse_rep.saes.registry import build_coder

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparse_rep.activations import TensorSource
+from sparse_rep.activations import ActivationBatch, TensorSource
 from sparse_rep.config import TopKConfig, TrainConfig
-from sparse_rep.errors import DataError
-from sparse_rep.saes.bank import Schedule
+from sparse_rep.errors import ConfigError, DataError
+from sparse_rep.saes.autograd_bank import AutogradBank
+from sparse_rep.saes.bank import Member, Schedule
+from sparse_rep.saes.coder import SparseCoder
+from sparse_rep.saes.memory import require_room
 from sparse_rep.saes.topk import TopK
 from sparse_rep.saes.trainer import train
 
@@ -71,7 +74,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     one, two = {"lr": 0.1, "model": {"name": "a", "dtype": "x"}}, {"lr": 0.1, "model": {"name": "b", "dtype": "x"}}
     train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity=one)
-    with pytest.raises(DataError, match="another run: model.name was 'a' and is 'b'; restore"):
+    with pytest.raises(DataError, match=r"another run: model\.name was 'a' and is 'b'; restore"):
         train({"a": coder()}, source(), settings(n_tokens=256), checkpoint=checkpoint, identity=two)
 
 
@@ -83,8 +86,54 @@ def test_metrics_come_at_every_interval_and_at_the_end() -> None:
     assert seen == [10, 20, 25]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
-    x = torch.randn(500, 16)
-    x[123, 3] = float("nan")
-    with pytest.raises((FloatingPointError, ValueError), match="finite"):
-        train({"a": coder()}, TensorSource(x), settings(n_tokens=1280))
+def test_activations_that_are_not_finite_are_named_and_the_last_good_checkpoint_stays(tmp_path: Path) -> None:
+    x = torch.randn(4096, 16, generator=torch.Generator().manual_seed(0))
+    checkpoint = tmp_path / "checkpoint.pt"
+    x[3210, 3], x[3213, 5] = float("nan"), float("inf")
+    with pytest.raises(DataError, match=r"2 of the 256 tokens of shard 12 \(pass 1\), the first at position 3210"):
+        train({"a": coder()}, TensorSource(x, chunk_rows=256), settings(), checkpoint=checkpoint)
+    mended = coder()
+    x[3210, 3] = x[3213, 5] = 0
+    seen: list[int] = []
+    train(
+        {"a": mended},
+        TensorSource(x, chunk_rows=256),
+        settings(),
+        checkpoint=checkpoint,
+        on_step=lambda s, t: seen.append(s),
+    )
+    assert seen[0] > 0  # it went on from before the bad tokens
+    assert torch.isfinite(mended.W_enc).all()
+
+
+def test_a_run_that_diverges_stops_before_it_spoils_its_checkpoint(tmp_path: Path) -> None:
+    class Diverging(SparseCoder):
+        """Its loss is fine for five steps."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.d_in = self.d_out = self.n_latents = 16
+            self.weight = torch.nn.Parameter(torch.ones(16))
+            self.steps = 0
+
+        encode = reconstruct = describe = lambda self, *args: {}  # pyright: ignore
+
+        def loss(self, batch: ActivationBatch) -> dict[str, torch.Tensor]:
+            self.steps += 1
+            return {"loss": self.weight.sum() / (0.0 if self.steps > 5 else 1.0)}
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(DataError, match="a: a loss stopped being finite at or before step 6"):
+        train({"a": Diverging()}, source(), settings(log_every=100), checkpoint=checkpoint)
+    kept = torch.load(checkpoint, weights_only=True)["state"]
+    assert kept["step"] == 5
+    assert torch.isfinite(kept["banks"][0]["coder"]["weight"]).all()
+
+
+def test_members_for_which_there_is_no_room_are_named() -> None:
+    members = {name: Member(TopK(TopKConfig(n_latents=4000, k=4), 100), 1e-3) for name in ("a", "b", "c")}
+    one = AutogradBank.bytes_needed({"a": members["a"]}, 128)
+    assert one >= 4 * 4 * 2 * 4000 * 100  # weights, gradients and two moments, of encoder and decoder
+    require_room(members, torch.device("cpu"), 128, available=3 * one)
+    with pytest.raises(ConfigError, match="no room for b, c; train fewer"):
+        require_room(members, torch.device("cpu"), 128, available=2 * one - 1)
