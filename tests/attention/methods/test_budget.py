@@ -40,11 +40,14 @@ APPLIES = {
     "hyper": set(LAYERS) - {"diffusion", "window", "sinks"},
     **{name: set(LAYERS) for name in ("oracle_blocks", "oracle_tokens", "random_blocks")},
 }
+LOGITS_OF_THEIR_OWN = {"anchor", "hyper", "proxyattn"}
+"""Methods that make logits themselves, and so must cap them themselves."""
 CASES = [
     (name, rule)
     for name in method_classes()
     for rule in LAYERS
-    if rule in APPLIES.get(name, LAYERS.keys() - {"diffusion"})
+    if rule in APPLIES.get(name, LAYERS.keys() - {"diffusion", "modalities"})
+    and (rule != "softcap" or name in LOGITS_OF_THEIR_OWN)
 ]
 
 
