@@ -20,6 +20,8 @@ PAGES = (
     ("routers", "Compare"),
 )
 """The pages about whole routers, and what they are called in the row that leads from one to the other."""
+ACROSS = 512
+"""Most experts side by side in a heat map."""
 SAMPLED = 200_000
 """Tokens that a query of raw routes looks at, about: beyond it, at blocks spread evenly over the text."""
 
@@ -68,6 +70,14 @@ class Mixture:
     def read(self, layer: int) -> Any:
         """Address of the routed text for a document and a token in it."""
         return lambda doc, tok: self.link("routed", layer=layer, doc=doc, at=tok)
+
+    def drawable(self, loads: list[data.Row], cells: int) -> tuple[list[data.Row], str]:
+        """Rows of `app_routing.loads` that a heat map of `cells` has room for, and in words what was cut."""
+        across = min(self.n_experts, ACROSS)
+        layers = set(self.layers[: max(1, cells // across)])
+        kept = [row for row in loads if row["layer"] in layers and row["expert"] < across]
+        cut = f"; first {across} experts of the first {plural(len(layers), 'router')}" if len(kept) < len(loads) else ""
+        return kept, cut
 
     def about(self) -> str:
         """One line of HTML: model, routers, which text."""

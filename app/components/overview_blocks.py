@@ -24,6 +24,8 @@ MEANING = {
     "damaged": "Its files disagree with its manifest; it is left out everywhere else",
 }
 
+PAGES = {"routing": "routing"}
+"""Pages about a whole run, by its kind."""
 HASHES = ("config_hash", "content_hash")
 MADE_BY = ("code_version", "kernel")
 
@@ -91,7 +93,7 @@ def _run(row: Row) -> list[Cell]:
     model = " · ".join(escape(str(row[key])) for key in ("model", "corpus_id") if row[key])
     updated = row["updated"].strftime("%Y-%m-%d %H:%M") if row["updated"] else NOTHING
     return [
-        Cell(f"{escape(row['run_id'])}<br><span class='quiet'>{escape(row['kind'] or '')}</span>"),
+        Cell(f"{_name(row)}<br><span class='quiet'>{escape(row['kind'] or '')}</span>"),
         Cell(badge(status, TONES.get(status, "plain"), MEANING.get(status, "")), tip=row["note"] or ""),
         Cell(progress + (_progress(done / planned) if planned and done < planned else "")),
         text(count(row["n_tokens"])),
@@ -101,6 +103,12 @@ def _run(row: Row) -> list[Cell]:
         Cell(" ".join(hashes + others), tip=whole),
         text(updated),
     ]
+
+
+def _name(row: Row) -> str:
+    """The run's id, as a link where a kind of run has a page of its own."""
+    page = PAGES.get(row["kind"])
+    return link(links.href(page, run=row["run_id"]), row["run_id"]) if page else escape(row["run_id"])
 
 
 def _progress(share: float) -> str:

@@ -105,11 +105,10 @@ def _figures(subject: Mixture, rows: list[Row]) -> str:
 
 
 def _loads(subject: Mixture, rows: list[Row]) -> None:
-    shown = [r for r in rows if r["layer"] in subject.layers[: max(1, CELLS // subject.n_experts)]]
-    cut = f", first {len({r['layer'] for r in shown})} of {subject.n_routers} routers" if len(shown) < len(rows) else ""
+    kept, cut = subject.drawable(rows, CELLS)
     aside = f"load over a fair share; n = {count(subject.n_tokens)} tokens, {subject.k} choices each{cut}"
     with section("Load by layer and expert", aside, query="app_routing.loads", run=subject.run_id):
-        chart(loads(shown), alt="Heat map of experts by layer: load over a fair share")
+        chart(loads(kept), alt="Heat map of experts by layer: load over a fair share")
         st.html(
             blocks.note("Orange: more than a fair share; blue: less. A cross: no token chose it. Hover for intervals.")
         )

@@ -124,9 +124,8 @@ def _agreement(subject: Mixture, other: Mixture, others: list[Mixture]) -> None:
 
 def _side_by_side(subject: Mixture, other: Mixture) -> None:
     for column, mixture in zip(st.columns(2, gap="large"), (subject, other), strict=True):
-        rows = mixture.ask("app_routing.loads")
-        kept = [r for r in rows if r["layer"] in mixture.layers[: max(1, CELLS // mixture.n_experts)]]
-        aside = f"load over a fair share; n = {count(mixture.n_tokens)} tokens"
+        kept, cut = mixture.drawable(mixture.ask("app_routing.loads"), CELLS)
+        aside = f"load over a fair share; n = {count(mixture.n_tokens)} tokens{cut}"
         with column, section(mixture.run_id, aside, query="app_routing.loads", run=mixture.run_id):
             chart(loads(kept), alt=f"Heat map of experts by layer of {mixture.run_id}")
 

@@ -20,8 +20,8 @@ PATH = "specialisation"
 SECTION = "Routing"
 HELP = "Which domains, positions and tokens each expert is chosen for, against chance."
 
-LABELS = 40
-"""Labels of the heat map, the largest."""
+LABELS, BUSIEST = 40, 128
+"""Labels and experts of the heat map."""
 EACH = 6
 EXPERTS = 64
 """Experts in the table of tokens."""
@@ -47,14 +47,15 @@ def _labels(subject: Mixture, layer: int) -> None:
         return
     head = st.container()
     labelling = one_of("Labels", known, "labelling")
-    rows = subject.ask("app_routing.labels", layer=layer, labelling=labelling)
+    asked = {"run": subject.run_id, "layer": layer, "labelling": labelling, "most": BUSIEST}
+    rows = data.rows("app_routing.labels", **asked)
     names = list(dict.fromkeys(r["label"] for r in rows))
     shown = [r for r in rows if r["label"] in set(names[:LABELS])]
-    cut = f"; largest {LABELS} of {len(names)}" if len(names) > LABELS else ""
+    cut = f"; first {LABELS} of {len(names)} labels" if len(names) > LABELS else ""
+    cut += f"; {BUSIEST} busiest of {subject.n_experts} experts" if subject.n_experts > BUSIEST else ""
     n = count(sum({r["label"]: r["n_label"] for r in rows}.values()))
     uniform = percent(rows[0]["uniform"])
     aside = f"share of a label's tokens that choose the expert, over k / experts = {uniform}; n = {n} tokens{cut}"
-    asked = {"run": subject.run_id, "layer": layer, "labelling": labelling}
     with head:
         section(f"Shares by {labelling} at layer {layer}", aside, query="app_routing.labels", **asked)
     chart(labels(shown), alt=f"Heat map of experts by {labelling}: share of tokens over the uniform level")
@@ -71,12 +72,10 @@ def _vocabulary(subject: Mixture, layer: int) -> None:
         return
     head = st.container()
     side = one_of("Token", sides, "side", SIDES)
-    asked = {"run": subject.run_id, "layer": layer, "side": side, "each": EACH}
+    asked = {"run": subject.run_id, "layer": layer, "side": side, "each": EACH, "most": EXPERTS}
     rows = data.rows("app_routing.vocabulary", **asked)
-    surest = {r["expert"]: r["lo"] for r in rows if r["rank"] == 1}
-    kept = set(sorted(surest, key=lambda e: -surest[e])[:EXPERTS])
-    cut = f"; {EXPERTS} of {len(surest)} experts" if len(surest) > EXPERTS else ""
+    cut = f"; {EXPERTS} of {subject.n_experts} experts" if subject.n_experts > EXPERTS else ""
     aside = f"by {SIDES.get(side, side).lower()}; at least 10 occurrences; surest first{cut}"
     with head:
         section(f"Tokens that experts prefer at layer {layer}", aside, query="app_routing.vocabulary", **asked)
-    st.html(expert_blocks.vocabulary([r for r in rows if r["expert"] in kept], layer, subject.expert))
+    st.html(expert_blocks.vocabulary(rows, layer, subject.expert))

@@ -240,3 +240,33 @@ def test_an_expert_that_the_model_lacks_is_named_with_the_range(open_page, routi
     words = text(open_page("routing_expert", store=routing_path, run=run["final"], layer=layer, expert=expert))
     assert f"There is no expert {expert} at layer {layer} here" in words
     assert "routers at layers 1, 2, 3, 5 with experts 0 to 15" in words
+
+
+def test_ids_without_weights_are_shown_in_full_colour_and_claim_no_weight(open_page, planted, tmp_path):
+    from sparse_rep.routing.analysis import write_analysis
+
+    store = planted.fresh(tmp_path / "store")
+    domain = planted.corpus(store)
+    chosen = planted.by_domain(domain)
+    with planted.open_run(store, "served") as run:
+        routes = planted.rows(chosen, [0]) | {"weight": None, "margin": None}
+        run.write_shard("000000", tok_lo=0, tok_hi=len(domain), tables={"routes": routes})
+        run.write_table(
+            "routers", planted.routers(chosen, 8, [0]) | {"source": "vllm", "entropy": None, "z_loss": None}
+        )
+        run.write_table("experts", planted.experts(chosen, 8, [0]) | {"importance": None, "mean_prob": None})
+        write_analysis(run, store)
+        run.finish()
+    at = open_page("routing_text", store=store.path)
+    assert "ids from vllm" in text(at)
+    assert set(re.findall(r'<a href="expert[^"]*" class="(h\d+)', html(at))) == {"h10"}
+    assert "weight" not in unescape("".join(re.findall(r'data-tip="(expert \d[^"]*)"', html(at))))
+    assert "Where it is chosen" in text(open_page("routing_expert", store=store.path))
+    words = text(open_page("routing", store=store.path))
+    assert "Do the experts share the work?" in words
+    found = store.query("SELECT DISTINCT metric FROM routing_metrics")["metric"].to_pylist()
+    assert not {"balance_loss", "z_loss", "margin_mean"} & set(found), "what is not known is not claimed"
+
+
+def test_the_overview_leads_from_a_routing_run_to_its_page(open_page, routing_path, run):
+    assert f"routing?run={run['final']}" in links(open_page("overview", store=routing_path))

@@ -81,16 +81,24 @@ SELECT labelling, count(DISTINCT label) AS n FROM expert_labels WHERE run_id = $
 ORDER BY labelling != 'domain', labelling;
 
 -- name: app_routing.labels
--- Share of each label's tokens that choose each expert of a layer.
-SELECT expert, label, n, n_label, share, lo, hi, uniform, null_lo, null_hi
-FROM expert_labels
-WHERE run_id = $run AND layer = $layer AND labelling = $labelling
-ORDER BY n_label DESC, label, expert;
+-- Share of each label's tokens that choose each expert of a layer, of its $most busiest; positions in their order, others by size.
+WITH busy AS (
+    SELECT expert FROM experts WHERE run_id = $run AND layer = $layer AND NOT coalesce(shared, false)
+    ORDER BY n_tokens DESC, expert LIMIT $most
+)
+SELECT l.expert, l.label, l.n, l.n_label, l.share, l.lo, l.hi, l.uniform, l.null_lo, l.null_hi
+FROM expert_labels AS l SEMI JOIN busy USING (expert)
+WHERE l.run_id = $run AND l.layer = $layer AND l.labelling = $labelling
+ORDER BY CASE WHEN $labelling = 'position' THEN try_cast(rtrim(l.label, '+') AS BIGINT) END, l.n_label DESC, l.label, l.expert;
 
 -- name: app_routing.vocabulary
--- Tokens that each expert of a layer is chosen on most.
+-- Tokens that experts of a layer are chosen on most, for the $most experts whose first token is surest.
+WITH surest AS (
+    SELECT expert FROM expert_tokens WHERE run_id = $run AND layer = $layer AND side = $side AND rank = 1
+    ORDER BY lo DESC, expert LIMIT $most
+)
 SELECT t.expert, t.rank, v.text, t.token_id, t.n, t.n_token, t.share, t.lo, t.hi, t.lift
-FROM expert_tokens AS t JOIN vocab AS v ON v.corpus_id = t.corpus_id AND v.token_id = t.token_id
+FROM expert_tokens AS t SEMI JOIN surest USING (expert) JOIN vocab AS v ON v.corpus_id = t.corpus_id AND v.token_id = t.token_id
 WHERE t.run_id = $run AND t.layer = $layer AND t.side = $side AND t.rank <= $each
 ORDER BY t.expert, t.rank;
 
