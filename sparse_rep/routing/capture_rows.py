@@ -88,8 +88,9 @@ class RouteRows:
 
     def take(self) -> dict[str, dict[str, Any]]:
         """Columns by table, sorted by (layer, tok, rank) and by layer; what was gathered is forgotten."""
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.current_stream().synchronize()
+        for device in {sums.tokens.device for sums in self._sums.values()}:
+            if device.type == "cuda":
+                torch.cuda.current_stream(device).synchronize()
         pieces = [piece for width in self._tok for piece in self._routes(width)]
         pieces.sort(key=lambda piece: piece["layer"][0] if len(piece["layer"]) else 0)
         names = ("layer", "tok", "rank", "expert", "weight", "margin")
