@@ -311,6 +311,7 @@ CREATE TABLE expert_ablation_features (
 );
 
 -- Attention heads: one row a head and text length, averaged over texts, and over the queries of a text with equal weight.
+-- Mass is normalised over keys; what a head's own sink logit takes beside them (gpt-oss) is learned_sink.
 CREATE TABLE heads (
     run_id VARCHAR, corpus_id VARCHAR,
     layer        USMALLINT,
@@ -320,7 +321,7 @@ CREATE TABLE heads (
     n_texts      UINTEGER,   -- texts of that length
     "window"     UINTEGER,   -- keys a query may see (sliding window); NULL: all before it
     sink         DOUBLE,     -- mass on the first 4 keys
-    learned_sink DOUBLE,     -- mass taken by the head's own sink logit (gpt-oss), which belongs to no key; else 0
+    learned_sink DOUBLE,     -- share of its attention that goes to the head's own sink logit, and so to no key; else 0
     local        DOUBLE,     -- mass on the 64 nearest keys, its own included
     previous     DOUBLE,     -- mass on the key just before
     induction    DOUBLE,     -- mass on keys just after the (up to 8 latest) earlier occurrences of the query's token
@@ -386,7 +387,7 @@ CREATE TABLE head_method_texts (
 CREATE TABLE head_distances (
     run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
     lo UINTEGER, hi UINTEGER,
-    mass DOUBLE              -- mean over queries; sums to 1 less learned_sink
+    mass DOUBLE              -- mean over queries; sums to 1 over the bins
 );
 
 -- Block-mass maps, of the layers asked for (`profile heads --maps`): mean mass of a block of queries on a block of keys.
@@ -394,7 +395,7 @@ CREATE TABLE head_maps (
     run_id VARCHAR, corpus_id VARCHAR, layer USMALLINT, head USMALLINT, length UINTEGER, tok_lo UINTEGER,
     block  USMALLINT,        -- tokens a block
     q_block USMALLINT,       -- queries q_block * block and on
-    mass   FLOAT[]           -- on key blocks 0..q_block; sums to 1 less learned_sink
+    mass   FLOAT[]           -- on key blocks 0..q_block; sums to 1
 );
 
 -- The strongest keys of some queries of each head, for reading on the text itself.

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +7,7 @@ from sparse_rep.attention.dense import SAMPLE, dense, sample
 from sparse_rep.attention.heads import HeadProfile, earlier_occurrences, profile_heads
 from sparse_rep.attention.layer import LayerAttention
 from sparse_rep.attention.patterns import PATTERNS, classify
+from sparse_rep.attention.planted import planted_layer
 from sparse_rep.attention.tables import head_codes
 
 
@@ -34,19 +33,17 @@ def classed(found: HeadProfile) -> tuple[str, float, float]:
         ("diffuse", "diffuse"),
     ],
 )
-def test_planted_heads_are_classed_as_what_they_are(
-    planted: Callable[..., LayerAttention], kind: str, expected: str
-) -> None:
+def test_planted_heads_are_classed_as_what_they_are(kind: str, expected: str) -> None:
     for seed in range(3):
-        name, recall, margin = classed(profile(planted(kind, seed=seed)))
+        name, recall, margin = classed(profile(planted_layer([kind], seed=seed)))
         assert name == expected
         assert (recall > 0.85) == (expected != "diffuse")
         if kind in ("relative", "grid", "needle"):
             assert margin > 0.3
 
 
-def test_planted_heads_have_the_figures_that_they_were_made_for(planted: Callable[..., LayerAttention]) -> None:
-    found = {kind: profile(planted(kind)) for kind in ("sink", "local", "needle", "diffuse", "relative")}
+def test_planted_heads_have_the_figures_that_they_were_made_for() -> None:
+    found = {kind: profile(planted_layer([kind])) for kind in ("sink", "local", "needle", "diffuse", "relative")}
     assert found["sink"].sink > 0.9
     assert found["local"].local > 0.99
     assert found["needle"].keys90 < 6

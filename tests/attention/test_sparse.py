@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from sparse_rep.attention.dense import dense
 from sparse_rep.attention.effects import effects
@@ -46,6 +47,20 @@ def test_a_sparse_output_is_softmax_over_what_is_kept(kind: str, sinks: torch.Te
         torch.testing.assert_close(out[head], want, atol=1e-5, rtol=1e-4)
     assert torch.equal(late[:, :50], dense(layer).out[:, :50])
     torch.testing.assert_close(late[:, 50:], out[:, 50:])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")  # which CI's CPU has no compiler for
+def test_blocks_are_those_of_flex_attention() -> None:
+    q, k, v = (torch.randn(heads, N, 16, generator=torch.Generator().manual_seed(3)) for heads in (2, 1, 1))
+
+    # Uncompiled, flex_attention heeds the predicate alone, so the predicate reads the table of blocks.
+    def kept(b: torch.Tensor, h: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        return (i >= j) & KEEP[h, i // 16, j // 16]
+
+    blocks = create_block_mask(kept, 1, 2, N, N, device="cpu", BLOCK_SIZE=16)
+    want = flex_attention(q[None], k[None], v[None], block_mask=blocks, enable_gqa=True)
+    got = sparse_output(dense(LayerAttention(q, k, v)), Estimate(MASKS["blocks"]))
+    torch.testing.assert_close(got, want[0], atol=1e-5, rtol=1e-5)  # pyright: ignore[reportIndexIssue]
 
 
 def test_only_the_chosen_heads_change_and_the_model_is_left_as_it_was(model: HostedModel, ids: torch.Tensor) -> None:
