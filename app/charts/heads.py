@@ -114,5 +114,10 @@ def classes(counts: Mapping[str, int]) -> go.Figure:
         "hovertemplate": "%{y}: %{x} heads, %{customdata}<extra></extra>",
     }  # fmt: skip
     return figure(
-        [bar], x="heads", y="", height=90 + 26 * len(shown), yaxis={"type": "category", "autorange": "reversed"}
+        [bar],
+        x="heads",
+        y="",
+        xaxis={"nticks": min(8, max(shown.values()) + 1)},
+        height=90 + 26 * len(shown),
+        yaxis={"type": "category", "autorange": "reversed"},
     )

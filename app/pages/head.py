@@ -27,7 +27,7 @@ LINKS = 2000
 """Most links drawn."""
 BLOCKS = 1024
 """Most rows of the map."""
-PASSAGE = 640
+PASSAGE = 400
 """Most tokens of the text shown at a time."""
 
 
@@ -51,8 +51,8 @@ def render() -> None:
     st.html(_steps(subject, list(rows), (layer, head)) + _figures(row))
     _curves(subject, layer, head)
     _distances(subject, layer, head)
-    _text(subject, layer, head)
     _effects(subject, layer, head)
+    _text(subject, layer, head)
 
 
 def _steps(subject: Profile, order: list[tuple[int, int]], here: tuple[int, int]) -> str:
@@ -129,12 +129,12 @@ def _text(subject: Profile, layer: int, head: int) -> None:
     names = {str(lo): f"text from token {lo:,}" for lo in known}
     text = int(one_of("Text", list(names), "text", names))
     asked = {"layer": layer, "head": head, "text": text}
-    _links(subject, asked)
     rows = subject.ask("app_heads.map", limit=BLOCKS, **asked)
     if rows:
         aside = f"blocks of {rows[0]['block']} tokens; colour is the root of the mass"
         with section("Map", aside, query="app_heads.map", **subject.asked(limit=BLOCKS, **asked)):
             chart(block_map(rows), alt="Mean attention of blocks of queries to blocks of keys")
+    _links(subject, asked)
 
 
 def _links(subject: Profile, asked: dict[str, int]) -> None:

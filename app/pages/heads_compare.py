@@ -61,6 +61,13 @@ def render() -> None:
     _heads(subject, other, sides[0][0], sides[1][0], metric, known[metric])
 
 
+def _short(profile: Profile, other: Profile) -> str:
+    """What tells a profile from the other, in a few words: it stands along an axis."""
+    if profile.model != other.model:
+        return str(profile.model)
+    return f"{count(profile.length)} tokens" if profile.length != other.length else profile.run_id
+
+
 def _classes(rows: list[dict[str, Any]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for r in rows:
@@ -85,7 +92,7 @@ def _heads(
         return
     same = sum(x["class"] == y["class"] for x, y in zip(a, b, strict=True))
     with section("Head against head", f"{count(same)} of {count(len(a))} heads have the same pattern class in both"):
-        labels = (f"{words}: {p.title}" for p in (subject, other))
+        labels = (f"{words}: {_short(p, other if p is subject else subject)}" for p in (subject, other))
         chart(against(dots, *labels), alt=f"{words} of {len(dots)} heads in both profiles")
         if subject.model != other.model:
             said = "The models have different names: only checkpoints of one training share their heads' numbers."

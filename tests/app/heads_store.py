@@ -50,7 +50,8 @@ def heads(n_layers: int, n_heads: int, length: int) -> dict[str, Any]:
         "induction": rng.uniform(0, 0.2, n), "induction_chance": 0.02, "distance": rng.uniform(10, length / 2, n),
         "entropy": rng.uniform(0.5, 5, n), "keys90": 10.0 + layer, "keys95": 20.0 + layer, "keys99": 50.0 + layer,
         "n_queries": 64, "class": kind.tolist(), "class_recall": rng.uniform(0.4, 0.99, n),
-        "class_margin": rng.uniform(0, 0.2, n), "class_budget": 0.1, "write_norm": rng.uniform(0.1, 2, n), "write_share": 1 / n_heads,
+        "class_margin": rng.uniform(0, 0.2, n), "class_budget": 0.1, "write_norm": rng.uniform(0.1, 2, n),
+        "write_share": 1 / n_heads,
     }  # fmt: skip
 
 
