@@ -1,6 +1,6 @@
 """Training steps of ours and of other libraries on one device, in one run: right first, then timed.
 
-    python benchmarks/training.py [--only check,topk-small,topk-large,batchtopk,mp,eight,auxk] [--profile]
+    python benchmarks/training.py [--only check,topk-small,topk-large,batchtopk,mp,eight,auxk | cpu] [--profile]
 
 Checked: a step of ours equals the specification (each coder's `loss` with autograd and torch's Adam) in fp32, and 200 losses
 in bf16 follow the fp32 curve. Timed: whole steps on n = 8,192 random tokens already on the device (median of 30, device
@@ -15,6 +15,7 @@ import gc
 import json
 import statistics
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -214,7 +215,7 @@ def sae_lens_step(kind: str, shape: tuple[int, int, int], autocast: bool) -> Ste
 
 def sparsify_step(shape: tuple[int, int, int]) -> Step:
     """Its sparse coder in bf16 with its fused encoder, torch's fused Adam, its projection and norm constraint."""
-    from sparsify import SparseCoder, SparseCoderConfig
+    from sparsify import SparseCoder, SparseCoderConfig  # pyright: ignore[reportMissingImports]
 
     d, m, k = shape
     made = SparseCoder(d, SparseCoderConfig(num_latents=m, k=k), device=DEVICE, dtype=torch.bfloat16)
@@ -262,6 +263,27 @@ def profile(kind: str, shape: tuple[int, int, int], dead: float = 0) -> None:
     )
 
 
+def cpu() -> None:
+    """TopK on a CPU, one thread, ours and sae-lens in turn; seconds of the processor, so that other work hardly counts."""
+    global DEVICE, N_STEP
+    DEVICE, N_STEP = torch.device("cpu"), 2048
+    torch.set_num_threads(1)
+    d, m, k = 576, 4608, 32
+    made, x = bank([coder("topk", d, m, k, dead_after_tokens=10**8)], torch.float32), tokens(N_STEP, d)
+    steps = {
+        "ours": lambda: made.advance(ActivationBatch(x), 0),
+        "sae-lens fp32": sae_lens_step("topk", (d, m, k), False),
+    }
+    times: dict[str, list[float]] = {who: [] for who in steps}
+    for _ in range(8):
+        for who, step in steps.items():
+            start = time.process_time()
+            step()
+            times[who].append(time.process_time() - start)
+    for who, found in times.items():
+        say(row="TopK 576x4608 k=32, 2048 tokens, CPU", who=who, cpu_seconds=round(statistics.median(found[2:]), 4))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="check,topk-small,topk-large,eight,auxk,batchtopk,mp")
@@ -269,6 +291,9 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     args = parser.parse_args()
     wanted = args.only.split(",")
+    if wanted == ["cpu"]:
+        cpu()
+        return
     say(card=torch.cuda.get_device_name(), torch=torch.__version__)
     if "check" in wanted:
         check("topk", 1, torch.float32, 20, 0, "TopK, fp32 step equals the specification")

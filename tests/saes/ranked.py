@@ -6,7 +6,7 @@ import torch
 
 from sparse_rep.activations import TensorSource
 from sparse_rep.config import TrainConfig
-from sparse_rep.config_dictionary import settings_of
+from sparse_rep.config_dictionary import TopKConfig, settings_of
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import build_coder
 from sparse_rep.saes.trainer import train
@@ -38,7 +38,7 @@ def train_all(n_latents: int = 64) -> dict[str, Any]:
 def train_shared() -> dict[str, Any]:
     """A TopK dictionary whose latents are shared by the ranks; many die, so that AuxK works."""
     x = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) + 1
-    coder = build_coder(settings_of("topk")(n_latents=640, k=4, dead_after_tokens=500), 16)
+    coder = build_coder(TopKConfig(n_latents=640, k=4, dead_after_tokens=500), 16)
     losses: list[dict[str, float]] = []
     settings = TrainConfig(n_tokens=128 * 20, batch_tokens=128, buffer_tokens=1024, log_every=1, lr=1e-3)
     shared = current().world > 1

@@ -83,10 +83,10 @@ def test_a_bank_goes_on_from_its_saved_state() -> None:
         return coder, TopKBank({"a": Member(coder, 1e-2)}, SCHEDULE, torch.float32, use_graph=False)
 
     whole, bank = fresh()
-    for step, x in enumerate(batches):
-        if step == 2:
-            saved = copy.deepcopy(bank.state_dict())
-        bank.advance(ActivationBatch(x), step)
+    for step in range(2):
+        bank.advance(ActivationBatch(batches[step]), step)
+    saved = copy.deepcopy(bank.state_dict())
+    bank.advance(ActivationBatch(batches[2]), 2)
     resumed, other = fresh()
     other.load_state_dict(saved)
     other.advance(ActivationBatch(batches[2]), 2)
@@ -103,12 +103,12 @@ def test_the_fused_optimiser_equals_its_specification(unit: bool) -> None:
     scalars = StepScalars(torch.tensor([1e-2, 3e-2]), torch.tensor([0.5, -2.0]), adam.bias_corrections(4, "cpu")[2])
     results = []
     for backend in ("torch", "triton"):
-        tensors = [t.clone().to(DEVICE) for t in (p, g, m, v)]
+        at = [t.clone().to(DEVICE) for t in (p, g, m, v)]
         on_device = StepScalars(*(t.to(DEVICE) for t in (scalars.lr, scalars.grad_scale, scalars.corrections)))
         shadow = torch.full(shape, float("nan"), dtype=torch.float16, device=DEVICE)
-        adam.adam_rows(*tensors, on_device, shadow, unit, backend)  # pyright: ignore[reportArgumentType]
-        results.append([*tensors, shadow])
+        adam.adam_rows(at[0], at[1], at[2], at[3], on_device, shadow, unit, backend)  # pyright: ignore[reportArgumentType]
+        results.append([*at, shadow])
         if unit:
-            torch.testing.assert_close(tensors[0].norm(dim=-1), torch.ones(2, 5, device=DEVICE))
+            torch.testing.assert_close(at[0].norm(dim=-1), torch.ones(2, 5, device=DEVICE))
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6 if one.dtype == torch.float32 else 1e-3)

@@ -9,22 +9,23 @@ import torch
 Learned = Callable[..., dict[str, float]]
 STEERED = {"target_l0": 3, "penalty_rate": 0.02}
 
-# Settings for which codes come to a few a token, as planted; and what share of the 48 atoms must then be found.
-CASES: dict[str, tuple[dict[str, Any], float]] = {
-    "topk": ({"k": 3}, 0.7),
-    "batchtopk": ({"k": 3}, 0.7),
-    "matryoshka": ({"k": 3, "prefix_shares": (0.5, 1)}, 0.5),
-    "mp": ({"k": 3}, 0.95),
-    "standard": ({"penalty": 1}, 0.4),
-    "jumprelu": ({"penalty": 0.3, "bandwidth": 0.5, "initial_threshold": 0.5, **STEERED}, 0.5),
-    "jumprelu-tanh": ({"variant": "tanh", "penalty": 0.3, "bandwidth": 0.5, **STEERED}, 0.3),
-    "gated": ({"penalty": 1, **STEERED}, 0.4),
+# Settings for which codes come to a few a token, as planted; what share of the 48 atoms must then be found; and the L0 of
+# held-out tokens: for the batch architectures, whose threshold stands in for k, that of training.
+CASES: dict[str, tuple[dict[str, Any], float, tuple[float, float]]] = {
+    "topk": ({"k": 3}, 0.7, (2.99, 3)),
+    "batchtopk": ({"k": 3}, 0.7, (2.7, 3.3)),
+    "matryoshka": ({"k": 3, "prefix_shares": (0.5, 1)}, 0.5, (2.7, 3.3)),
+    "mp": ({"k": 3}, 0.95, (2.9, 3)),
+    "standard": ({"penalty": 1}, 0.4, (3, 7.5)),
+    "jumprelu": ({"penalty": 0.3, "bandwidth": 0.5, "initial_threshold": 0.5, **STEERED}, 0.5, (1.5, 4)),
+    "jumprelu-tanh": ({"variant": "tanh", "penalty": 0.3, "bandwidth": 0.5, **STEERED}, 0.3, (1.5, 4)),
+    "gated": ({"penalty": 1, **STEERED}, 0.4, (1.5, 4)),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_planted_atoms_are_recovered_and_noise_shows_none(case: str, learned: Learned) -> None:
-    settings, share = CASES[case]
+    settings, share, (fewest, most) = CASES[case]
     kind = case.partition("-")[0]
     found = learned(kind, n_tokens=150_000, **settings)
     noise = torch.randn(12_000, 32, generator=torch.Generator().manual_seed(0))
@@ -32,7 +33,7 @@ def test_planted_atoms_are_recovered_and_noise_shows_none(case: str, learned: Le
     assert found["recovered"] > share
     assert null["recovered"] == 0
     assert found["explained_variance"] > 0.4
-    assert 1.5 < found["l0"] < 7.5
+    assert fewest <= found["l0"] <= most
 
 
 @pytest.mark.parametrize(

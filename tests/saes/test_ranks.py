@@ -9,7 +9,7 @@ import torch
 
 from sparse_rep.activations import TensorSource
 from sparse_rep.config import TrainConfig
-from sparse_rep.config_dictionary import settings_of
+from sparse_rep.config_dictionary import TopKConfig
 from sparse_rep.errors import ConfigError
 from sparse_rep.saes.ranks import Ranks, rows_are_fewer, together
 from sparse_rep.saes.registry import build_coder
@@ -77,6 +77,6 @@ def test_bytes_sent_follow_the_formula(several: list[Any], world: int) -> None:
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused() -> None:
     settings = TrainConfig(n_tokens=300, batch_tokens=100)
-    coder = build_coder(settings_of("topk")(n_latents=16, k=2), 4)
+    coder = build_coder(TopKConfig(n_latents=16, k=2), 4)
     with together(Ranks(0, 3)), pytest.raises(ConfigError, match="multiple of 3"):
         train({"a": coder}, TensorSource(torch.randn(200, 4)), settings)
