@@ -27,6 +27,7 @@ EACH = 8
 
 METRICS = {
     "load_entropy": "evenness of load (entropy / log experts)",
+    "importance_entropy": "evenness of importance (summed weight)",
     "max_over_mean": "busiest expert over the mean",
     "dead_experts": "experts without a token",
     "balance_loss": "balance loss (1 is uniform)",

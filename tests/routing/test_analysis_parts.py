@@ -10,7 +10,7 @@ from scipy import stats
 
 from sparse_rep.routing.analysis.coactivation import conditional, expected_pairs
 from sparse_rep.routing.analysis.information import common, mutual_information, rotations, table
-from sparse_rep.routing.analysis.intervals import jackknife, student, uniform_loads
+from sparse_rep.routing.analysis.intervals import jackknife, student, uniform_loads, uniform_weights
 from sparse_rep.routing.analysis.load import balance_loss, dead_experts, load_entropy, max_over_mean
 from sparse_rep.routing.analysis.paths import expected_paths, pathway_components
 
@@ -129,6 +129,17 @@ def test_loads_of_a_random_router_have_the_spread_of_real_draws():
         np.bincount(rng.random((500, 6)).argsort(1)[:, :2].ravel(), minlength=6) for _ in range(300)
     ])  # fmt: skip
     assert uniform_loads(500, 6, 2, 4000, rng).std() == pytest.approx(drawn.std(), rel=0.05)
+
+
+def test_importance_of_a_random_router_has_the_spread_of_real_draws():
+    rng = np.random.default_rng(8)
+    weight = np.stack([rng.dirichlet([3, 1]) for _ in range(500)])
+    drawn = np.zeros((300, 6))
+    for row in drawn:
+        np.add.at(row, rng.random((500, 6)).argsort(1)[:, :2], weight)
+    even = uniform_weights(500.0, float((weight**2).sum()), 500.0, 6, 4000, rng)
+    assert even.mean() == pytest.approx(500 / 6, rel=0.01)
+    assert even.std() == pytest.approx(drawn.std(), rel=0.05)
 
 
 def test_expected_paths_by_hand():

@@ -79,6 +79,14 @@ def test_the_balance_loss_of_a_uniform_router_is_one(routed, run_of):
     assert found["balance_loss"]["null_value"] == 1
 
 
+def test_loads_and_importance_of_a_random_router_are_as_even_as_chance_and_no_more(routed, run_of):
+    for layer in range(3):
+        found = metrics(routed, run_of["uniform"], layer)
+        for name in ("load_entropy", "importance_entropy", "max_over_mean"):
+            slack = 0.2 * (found[name]["null_hi"] - found[name]["null_lo"])
+            assert found[name]["null_lo"] - slack <= found[name]["value"] <= found[name]["null_hi"] + slack, name
+
+
 def test_saturation_of_random_routers_is_k_over_experts(routed, run_of):
     rows = routed.query(
         "routing.agreement", run=run_of["uniform"], other=run_of["other"], corpus=planted.CORPUS, stride=1

@@ -74,14 +74,29 @@ def divided(n: NDArray[np.float64], by: NDArray[np.float64] | float) -> NDArray[
 def uniform_loads(n_tokens: int, n_experts: int, k: int, draws: int, rng: np.random.Generator) -> Counts:
     """Tokens an expert (draws, e) of a router that picks k of its experts at random for every token.
 
-    Each count has variance n p (1 - p) with p = k / e, and any two the covariance that keeps their sum at n k; normal
-    deviates with these moments stand for the draws, whose cost would grow with n.
+    Each count has variance n p (1 - p) with p = k / e.
     """
     p = k / n_experts
+    return _even(n_tokens * p, n_tokens * p * (1 - p), n_experts, draws, rng)
+
+
+def uniform_weights(
+    total: float, squares: float, squared_sums: float, n_experts: int, draws: int, rng: np.random.Generator
+) -> Counts:
+    """Summed weight an expert (draws, e) of a router that gives each token's weights to experts at random.
+
+    total: all weight; squares: sum of squared weights; squared_sums: sum over tokens of their squared summed weight. A token
+    with weights w adds variance sum(w^2) / e - (sum(w) / e)^2 to every expert.
+    """
+    return _even(total / n_experts, squares / n_experts - squared_sums / n_experts**2, n_experts, draws, rng)
+
+
+def _even(mean: float, variance: float, n_experts: int, draws: int, rng: np.random.Generator) -> Counts:
+    """Normal deviates for sums over tokens, whose exact draws would cost a draw a token; any two experts have the covariance
+    that keeps the sum over all experts where it is."""
     z = rng.standard_normal((draws, n_experts))
     z -= z.mean(1, keepdims=True)
-    scale = np.sqrt(n_tokens * p * (1 - p) * n_experts / max(n_experts - 1, 1))
-    return np.maximum(n_tokens * p + scale * z, 0)
+    return np.maximum(mean + np.sqrt(max(variance, 0) * n_experts / max(n_experts - 1, 1)) * z, 0)
 
 
 def central(draws: NDArray[np.float64]) -> Estimate:

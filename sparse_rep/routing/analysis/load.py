@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_rep.routing.analysis.counted import Documents, Router
-from sparse_rep.routing.analysis.intervals import Counts, central, divided, jackknife, uniform_loads
+from sparse_rep.routing.analysis.intervals import Counts, central, divided, jackknife, uniform_loads, uniform_weights
 from sparse_rep.routing.analysis.metric import Metric
 
 DRAWS = 1000
@@ -14,7 +14,7 @@ UNIFORM = "a router that picks k experts at random"
 
 
 def load_entropy(n: Counts) -> NDArray[np.float64]:
-    """Entropy of the loads (..., e) over log e: 1 when all are equal, 0 when one expert gets everything."""
+    """Entropy of loads or summed weights (..., e) over log e: 1 when all are equal, 0 when one expert gets everything."""
     p = divided(n, n.sum(-1, keepdims=True))
     terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0)
     return -terms.sum(-1) / np.log(max(n.shape[-1], 2))
@@ -40,10 +40,11 @@ def balance_loss(n: Counts, probability: Counts) -> NDArray[np.float64]:
     return n.shape[-1] * (f * p).sum(-1)
 
 
-def load_metrics(router: Router, docs: Documents, mean_prob: Counts) -> list[Metric]:
-    """Evenness of the loads against a router that picks at random.
+def load_metrics(router: Router, docs: Documents, mean_prob: Counts, moments: tuple[float, float]) -> list[Metric]:
+    """Evenness of loads and importance against a router that picks at random.
 
     mean_prob: mean probability an expert (e), NaN where only ids are known; then the balance loss is that of the weights.
+    moments: the answer of `routing.weight_moments`.
     """
     n_tokens = int(docs.n_tokens.sum())
     rng = np.random.default_rng(router.layer)
@@ -59,6 +60,10 @@ def load_metrics(router: Router, docs: Documents, mean_prob: Counts) -> list[Met
         found.append(Metric(name, unit, estimate, central(statistic(null)), UNIFORM, n_tokens))
     weights = docs.grouped(docs.weight)
     if weights.any():
+        even = uniform_weights(weights.sum(), *moments, router.n_experts, DRAWS, rng)
+        estimate = jackknife(load_entropy, weights, low=0, high=1)
+        null_entropy = central(load_entropy(even))
+        found.append(Metric("importance_entropy", "share of log experts", estimate, null_entropy, UNIFORM, n_tokens))
         estimate = jackknife(balance_loss, grouped, weights, low=0)
         found.append(Metric("balance_loss_chosen", "ratio", estimate, Metric.exactly(1.0), UNIFORM, n_tokens))
     if np.isfinite(mean_prob).all():

@@ -68,7 +68,9 @@ def _layer(routed: Routed, router: Router, choices: Choices) -> Iterator[tuple[s
     experts = routed.plain("routing.mean_prob", layer=router.layer)
     mean_prob = np.full(router.n_experts, np.nan)
     mean_prob[experts["expert"]] = experts["mean_prob"]
-    metrics = load_metrics(router, docs, mean_prob)
+    scatter = routed.ask("routing.weight_moments", layer=router.layer)
+    moments = float(scatter["squares"][0]), float(scatter["squared_sums"][0])
+    metrics = load_metrics(router, docs, mean_prob, moments)
     rows, about_domains = domain_columns(router, docs)
     rows += label_columns(router, routed.ask("routing.by_label", layer=router.layer))
     yield from (("expert_labels", columns) for columns in rows)

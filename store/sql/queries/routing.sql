@@ -81,6 +81,20 @@ JOIN place AS p ON p.tok = a.tok AND p.tok + 1 < p.tok_hi
 JOIN chosen AS b ON b.tok = a.tok + 1
 GROUP BY p.grp;
 
+-- name: routing.weight_moments
+-- Sums over tokens of the squared weights, and of the square of a token's summed weight: how much importance scatters by chance.
+WITH place AS MATERIALIZED (
+    SELECT unnest(range(tok_lo::BIGINT, tok_hi::BIGINT))::UINTEGER AS tok
+    FROM docs WHERE corpus_id = $corpus AND doc % $stride = 0
+)
+SELECT coalesce(sum(squares), 0) AS squares, coalesce(sum(total * total), 0) AS squared_sums
+FROM (
+    SELECT sum(r.weight::DOUBLE) AS total, sum(r.weight::DOUBLE * r.weight) AS squares
+    FROM routes AS r SEMI JOIN place USING (tok)
+    WHERE r.run_id = $run AND r.layer = $layer
+    GROUP BY r.tok
+);
+
 -- name: routing.margins
 -- By how much the last choice beat the first that was not chosen.
 WITH place AS MATERIALIZED (
