@@ -30,7 +30,7 @@ from sparse_rep.hosting.load import load_model
 from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.interop import save_sae_lens
+from sparse_rep.saes.formats.stored import save_dictionary
 from sparse_rep.saes.topk import TopK
 from sparse_rep.store import Store
 
@@ -101,7 +101,7 @@ def main() -> None:
         coder.initialise(sample, torch.Generator().manual_seed(0))
         path = store.dictionary_path("bench")
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_sae_lens(coder, path, {"hook_name": HOOK})
+        save_dictionary(coder, path, {"hook_name": HOOK})
         timing = Interleaved(Bare(model, corpus, coder.W_enc.detach()))
         config = ExtractConfig(dictionaries=("bench",), text=text, batch_tokens=BATCH, store=Path(folder))
         at = time.perf_counter()

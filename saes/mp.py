@@ -22,6 +22,7 @@ from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import coder_of
 from sparse_rep.saes.scale import rms_scale
+from sparse_rep.saes.shapes import may_ask
 from sparse_rep.saes.unit_rows import random_unit_rows, remove_radial_gradient, renormalise
 
 
@@ -47,7 +48,7 @@ class MatchingPursuit(Dictionary):
         self.firing = FiringCounter(config.n_latents, config.dead_after_tokens)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
-        self.tolerance = config.tolerance
+        self.tolerance, self.stop_on_repeat = config.tolerance, config.stop_on_repeat
         # Scaled activations have root-mean-square norm sqrt(d); a folded copy has that of the activations.
         self.typical_norm = math.sqrt(d_in)
         self._gram: tuple[tuple[Any, ...], Tensor] | None = None
@@ -78,6 +79,9 @@ class MatchingPursuit(Dictionary):
         x = ActivationBatch.wrap(batch).x
         gram = None if torch.is_grad_enabled() and self.W_dec.requires_grad else self._gram_matrix()
         values, indices = self._pursue(x / self.scale, k or self.k, tolerance, gram)
+        if self.stop_on_repeat:
+            going = _until_repeat(indices)
+            values, indices = values * going, indices.where(going, -1)
         return SparseCodes(values * self.scale, indices, self.n_latents)
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "n d_out"]:
@@ -139,7 +143,7 @@ class MatchingPursuit(Dictionary):
         After the reference code's term, the mean of <D_j, r> over tokens and dead atoms j. That mean depends on the mean
         residual alone and so moves every dead atom the same way; here each token pulls only the atom that fits it best.
         """
-        if not residual.is_cuda and not self.dead.any():
+        if may_ask(residual) and not self.dead.any():
             return residual.new_zeros(())
         age, chosen = self.firing.tokens_since_fired.topk(reach(self.n_latents, self.d_in // 2))
         dead = (age >= self.firing.dead_after_tokens)[:, None]
@@ -165,3 +169,12 @@ def _distinct(indices: Int[Tensor, "n k"]) -> Float[Tensor, ""]:
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return active_share(new & (ordered >= 0))
+
+
+def _until_repeat(indices: Int[Tensor, "n k"]) -> Tensor:
+    """Mask of the slots up to the first that names an atom again, that one included."""
+    ordered, order = torch.sort(indices, dim=-1, stable=True)
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    repeat = torch.zeros_like(again).scatter(1, order, again).int()
+    return repeat.cumsum(-1) - repeat == 0

@@ -180,6 +180,8 @@ class MPConfig(DictionarySettings):
     """Pursuit steps a token; an atom may come again, so L0 may be less. More steps may be taken once trained."""
     tolerance: float = Field(default=0.0, ge=0)
     """A token stops once its residual's norm is this share of the root-mean-square norm of activations; 0 takes all steps."""
+    stop_on_repeat: bool = False
+    """At inference, a token stops at the first atom that it takes again: SAELens' `stop_on_duplicate_support`, for its files."""
     revive_coefficient: float = Field(default=1 / 32, ge=0)
     """Weight of the term by which dead atoms learn to explain what the live ones leave. 0 switches it off."""
 

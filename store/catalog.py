@@ -118,7 +118,7 @@ def dictionary_row(store: Path, dictionary_id: str) -> dict[str, Any]:
             "hook": meta.get("hook_name"),
             "d_in": _count(cfg.get("d_in")),
             "n_latents": _count(cfg.get("d_sae")),
-            "k": _count(cfg.get("k")),
+            "k": _count(cfg.get("k", (meta.get("sparse_rep_dictionary") or {}).get("k"))),
             "trained_by": meta.get("sparse_rep_run_id"),
             "created": _time(meta.get("sparse_rep_created")),
             "cfg": json.dumps(cfg),

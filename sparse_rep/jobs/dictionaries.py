@@ -8,9 +8,9 @@ from pathlib import Path
 from sparse_rep.errors import ConfigError
 from sparse_rep.hosting.model import HostedModel
 from sparse_rep.kernels import ops
-from sparse_rep.saes import saved
 from sparse_rep.saes.coder import Dictionary
-from sparse_rep.saes.interop import read_cfg
+from sparse_rep.saes.formats import stored
+from sparse_rep.saes.formats.directory import read_cfg
 from sparse_rep.store import Store
 
 
@@ -53,7 +53,7 @@ def find_dictionary(store: Store, spec: str) -> Source:
 def load_dictionary(source: Source, model: HostedModel, kernels: ops.Backend) -> Loaded:
     """Raises ConfigError for a hook that the model lacks or another width."""
     model.check(source.hook)
-    coder = saved.load_dictionary(source.directory, kernels)
+    coder = stored.load_dictionary(source.directory, kernels)
     if coder.d_in != model.width(source.hook):
         raise ConfigError(
             f"dictionary {source.dictionary_id} takes {coder.d_in} dimensions, but {source.hook} of "

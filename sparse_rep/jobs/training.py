@@ -25,9 +25,9 @@ from sparse_rep.jobs.sweep import members
 from sparse_rep.jobs.together import SharedActivations, launched, on_own_device, told, wait
 from sparse_rep.kernels import ops
 from sparse_rep.progress import Reporter
+from sparse_rep.saes.formats.stored import save_dictionary
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.saved import save_dictionary
 from sparse_rep.saes.trainer import train
 from sparse_rep.store import RunWriter, Store
 

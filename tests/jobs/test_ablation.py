@@ -16,7 +16,7 @@ from sparse_rep.errors import ConfigError
 from sparse_rep.jobs import ablation as job
 from sparse_rep.jobs.ablation import ablate_experts
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.interop import save_sae_lens
+from sparse_rep.saes.formats.stored import save_dictionary
 from sparse_rep.saes.topk import TopK
 from sparse_rep.store import Store
 
@@ -57,7 +57,7 @@ def test_latents_move_downstream_of_the_expert_and_not_before_it(
             for parameter in coder.parameters():
                 parameter.copy_(torch.randn_like(parameter))
         meta = {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": settings["model"]["name"]}
-        save_sae_lens(coder, tmp_path / f"at-{layer}", meta)
+        save_dictionary(coder, tmp_path / f"at-{layer}", meta)
     dictionaries = [str(tmp_path / "at-0"), str(tmp_path / "at-2")]
     done = ablate_experts(AblationConfig.checked({**settings, "experts": "1", "dictionaries": dictionaries}), quiet)
     rows = Store(settings["store"]).query(

@@ -12,7 +12,7 @@ from sparse_rep.errors import ConfigError
 from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.saved import load_dictionary
+from sparse_rep.saes.formats.stored import load_dictionary
 from sparse_rep.store import Store
 
 SETTINGS: dict[str, dict[str, Any]] = {

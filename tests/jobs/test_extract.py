@@ -17,7 +17,7 @@ from sparse_rep.jobs.dictionaries import find_dictionary
 from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.interop import load_sae_lens
+from sparse_rep.saes.formats.stored import load_dictionary
 from sparse_rep.store import Store
 
 Make = Callable[..., ExtractConfig]
@@ -42,7 +42,7 @@ def test_codes_are_those_of_the_plain_model_window_by_window(
     """The oracle is transformers itself, one window at a time, without our hooks, batches or shards."""
     store = Store(extract_config("any").store)
     model = transformers.AutoModelForCausalLM.from_pretrained(workshop / "model").eval()
-    dictionary = load_sae_lens(store.dictionary_path(trained["dictionary_id"]))
+    dictionary = load_dictionary(store.dictionary_path(trained["dictionary_id"]))
     tokens = store.corpus_tokens(extracted["corpus_id"]).astype(np.int64)
     expected: dict[tuple[int, int], float] = {}
     for doc in store.corpus_docs(extracted["corpus_id"]).to_pylist():
@@ -132,7 +132,7 @@ def test_sealed_pages_tell_tokens_promoted_and_neighbours(
 
     store = Store(extract_config("any").store)
     seal(store, extracted["run_id"])
-    dictionary = load_sae_lens(store.dictionary_path(trained["dictionary_id"]))
+    dictionary = load_dictionary(store.dictionary_path(trained["dictionary_id"]))
     unit = dictionary.atoms / dictionary.atoms.norm(dim=-1, keepdim=True)
     cosine = (unit[5] @ unit.T).index_fill(0, torch.tensor([5]), -2)
     best = store.query("SELECT other, cosine FROM feature_neighbors WHERE feature = 5 AND rank = 1").to_pylist()[0]
@@ -167,10 +167,10 @@ def test_a_dictionary_of_another_width_is_named(
     import json
 
     from sparse_rep.config import TopKConfig
-    from sparse_rep.saes.interop import save_sae_lens
+    from sparse_rep.saes.formats.stored import save_dictionary
     from sparse_rep.saes.topk import TopK
 
-    save_sae_lens(
+    save_dictionary(
         TopK(TopKConfig(n_latents=8, k=2), 16), tmp_path / "narrow", {"hook_name": "blocks.1.hook_resid_post"}
     )
     with pytest.raises(ConfigError, match="takes 16 dimensions"):

@@ -25,7 +25,7 @@ from sparse_rep.jobs.routing import RoutingCapture, profile_routing
 from sparse_rep.jobs.task import LocalExecutor, ShardResult, ShardTask, Worker
 from sparse_rep.progress import Reporter
 from sparse_rep.routing.capture import routing_activations
-from sparse_rep.saes.interop import save_sae_lens
+from sparse_rep.saes.formats.stored import save_dictionary
 from sparse_rep.saes.topk import TopK
 from sparse_rep.store import Store, seal, verify
 
@@ -226,7 +226,7 @@ def test_one_pass_feeds_dictionaries_and_routers(routing_config: Make, quiet: Re
     with torch.no_grad():
         for parameter in coder.parameters():
             parameter.copy_(torch.randn_like(parameter))
-    save_sae_lens(coder, tmp_path / "coder", {"hook_name": "blocks.0.hook_resid_post"})
+    save_dictionary(coder, tmp_path / "coder", {"hook_name": "blocks.0.hook_resid_post"})
     source = find_dictionary(Store(tmp_path / "store", create=True), str(tmp_path / "coder"))
 
     def codes() -> DictionaryCapture:

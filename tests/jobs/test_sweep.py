@@ -13,7 +13,7 @@ from sparse_rep.jobs import training
 from sparse_rep.jobs.sweep import members
 from sparse_rep.jobs.training import train_dictionaries, train_dictionary
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.saved import load_dictionary
+from sparse_rep.saes.formats.stored import load_dictionary
 from sparse_rep.store import Store
 
 Make = Callable[..., TrainConfig]

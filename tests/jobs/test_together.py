@@ -14,7 +14,7 @@ import torch
 from sparse_rep.config import TrainConfig
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.saved import load_dictionary
+from sparse_rep.saes.formats.stored import load_dictionary
 from sparse_rep.store import Store
 
 COMMAND = "from sparse_rep.cli.main import main; main()"

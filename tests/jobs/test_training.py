@@ -12,7 +12,8 @@ from sparse_rep.errors import ConfigError
 from sparse_rep.jobs import training
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
-from sparse_rep.saes.interop import load_sae_lens, read_cfg
+from sparse_rep.saes.formats.directory import read_cfg
+from sparse_rep.saes.formats.stored import load_dictionary
 from sparse_rep.store import Store
 
 Make = Callable[..., TrainConfig]
@@ -72,7 +73,7 @@ def test_training_stopped_in_the_middle_goes_on_and_ends_with_the_same_weights(
     resumed = train_dictionary(broken, quiet)
     assert resumed["dictionary_id"] == whole["dictionary_id"]
     one, two = (
-        load_sae_lens(Store(path).dictionary_path(whole["dictionary_id"])).state_dict()
+        load_dictionary(Store(path).dictionary_path(whole["dictionary_id"])).state_dict()
         for path in (tmp_path / "whole", broken.store)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
