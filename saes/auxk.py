@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparse_rep.saes.firing import FiringCounter
 from sparse_rep.saes.ranks import current
+from sparse_rep.saes.shapes import may_ask
 
 
 def default_k_aux(d_in: int) -> int:
@@ -37,7 +38,7 @@ def auxk_loss(
     """
     error = error.detach()
     n_dead = firing.dead.sum()
-    if not error.is_cuda and n_dead == 0:  # on a CPU it costs nothing to ask
+    if may_ask(error) and n_dead == 0:  # on a CPU it costs nothing to ask
         return error.new_zeros(())
     age, chosen = firing.tokens_since_fired.topk(reach(len(W_enc), k_aux))
     # index_select: its backward is an addition of rows, where that of [chosen] sorts them first.

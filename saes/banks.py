@@ -12,19 +12,26 @@ from sparse_rep.saes.autograd_bank import AutogradBank
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.batchtopk import BatchTopK
 from sparse_rep.saes.coder import SparseCoder
+from sparse_rep.saes.encoder import EncoderDictionary
 from sparse_rep.saes.mp import MatchingPursuit
 from sparse_rep.saes.ranks import current
+from sparse_rep.saes.small_bank import SmallBank
 from sparse_rep.saes.topk import TopK
 
 GROUP_OF_COLUMNS = 64
 """A stack's spans of latents must end where a group of the product's columns does (`kernels.product.group_width`)."""
 
 
+SMALL = 2**16
+"""Weights of a coder below which a CPU step costs Python rather than arithmetic, so that several are mapped as one."""
+
+
 def grouped(members: Mapping[str, Member], device: torch.device) -> list[dict[str, Member]]:
     """Members that can share a bank, in the order given; a coder that cannot be stacked is a group of its own."""
     groups: dict[Any, dict[str, Member]] = {}
     for name, member in members.items():
-        groups.setdefault(_stack_key(member.coder, device) or name, {})[name] = member
+        key = _stack_key(member.coder, device) or _small_key(member.coder) or name
+        groups.setdefault(key, {})[name] = member
     return list(groups.values())
 
 
@@ -44,12 +51,21 @@ def bank_class(group: Mapping[str, Member], device: torch.device) -> type[Bank]:
         from sparse_rep.saes.pursuit_bank import PursuitBank
 
         return PursuitBank
-    return AutogradBank
+    return AutogradBank if len(group) == 1 else SmallBank
 
 
 def _fused(coder: TopK | BatchTopK | MatchingPursuit, device: torch.device) -> bool:
     """Whether there is a written-out step: on CUDA, with Triton, and rows that its products can load."""
     return device.type == "cuda" and choose(coder.backend, device) == "triton" and coder.d_in % 8 == 0
+
+
+def _small_key(coder: SparseCoder) -> tuple[Any, ...] | None:
+    """Equal for small coders of one config; None for those that step alone."""
+    if not isinstance(coder, EncoderDictionary | MatchingPursuit) or current().world > 1:
+        return None
+    if sum(p.numel() for p in coder.parameters()) > SMALL:
+        return None
+    return type(coder), coder.config, coder.d_in, coder.d_out
 
 
 def _stack_key(coder: SparseCoder, device: torch.device) -> tuple[Any, ...] | None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparse_rep.saes.ranks import current
+from sparse_rep.saes.shapes import may_ask
 
 FEWEST_SLOTS = 64
 
@@ -41,7 +42,7 @@ def kept(
 ) -> tuple[Float[Tensor, "n w"], Int[Tensor, "n w"]]:
     """Codes with the slots outside the mask emptied; narrower where that costs no wait for the device."""
     values, indices = torch.where(mask, values, 0), torch.where(mask, indices, -1)
-    if values.is_cuda:
+    if not may_ask(values):
         return values, indices
     width = max(int(mask.sum(-1).max()), 1)  # slots are sorted by value, so those kept come first
     return values[:, :width], indices[:, :width]

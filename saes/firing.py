@@ -29,8 +29,8 @@ class FiringCounter(nn.Module):
     def note(self, indices: Int[Tensor, "n k"], n_tokens: int) -> None:
         """Latents named in padded codes have fired; empty slots (-1) name none."""
         m = len(self.tokens_since_fired)
-        fired = torch.zeros(m + 1, dtype=torch.bool, device=indices.device)
-        fired.index_fill_(0, torch.where(indices >= 0, indices, m).flatten().long(), True)
+        named = torch.where(indices >= 0, indices, m).flatten().long()
+        fired = torch.zeros(m + 1, dtype=torch.bool, device=indices.device).scatter(0, named, True)
         self.note_mask(fired[:m], n_tokens)
 
     @torch.no_grad()

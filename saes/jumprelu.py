@@ -130,11 +130,16 @@ def _near(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
 
 
 class _JumpReLU(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float, to_input: bool) -> Tensor:
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth, ctx.to_input = bandwidth, to_input
+    def forward(pre: Tensor, threshold: Tensor, bandwidth: float, to_input: bool) -> Tensor:
         return torch.where(pre > threshold, pre, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pre, threshold, ctx.bandwidth, ctx.to_input = inputs
+        ctx.save_for_backward(pre, threshold)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
@@ -145,11 +150,16 @@ class _JumpReLU(torch.autograd.Function):
 
 
 class _Step(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
+    def forward(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         return (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pre, threshold, ctx.bandwidth = inputs
+        ctx.save_for_backward(pre, threshold)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
