@@ -112,3 +112,20 @@ def test_the_fused_optimiser_equals_its_specification(unit: bool) -> None:
             torch.testing.assert_close(at[0].norm(dim=-1), torch.ones(2, 5, device=DEVICE))
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6 if one.dtype == torch.float32 else 1e-3)
+
+
+@pytest.mark.skipif(not CUDA, reason="a CUDA graph")
+@pytest.mark.parametrize(("kind", "bank"), [("topk", TopKBank), ("batchtopk", TopKBank), ("mp", PursuitBank)])
+def test_recorded_steps_are_the_steps_themselves(kind: str, bank: Any) -> None:
+    batches = [torch.randn(N, D, generator=torch.Generator().manual_seed(i)).to(DEVICE) + 1 for i in range(9)]
+    ended = []
+    for use_graph in (False, True):
+        coder = prepared(kind, 0, batches[0], k=4)
+        made = bank({"a": Member(coder, 1e-2)}, SCHEDULE, torch.bfloat16, use_graph=use_graph)
+        for step, x in enumerate(batches):
+            made.advance(ActivationBatch(x), step)
+            if step == 4:
+                made.losses()  # the dead are looked at from here: another recording
+        ended.append((coder.state_dict(), {name: float(v) for name, v in made.losses()["a"].items()}))
+    assert ended[1][1] == pytest.approx(ended[0][1], rel=1e-3)
+    torch.testing.assert_close(ended[1][0], ended[0][0], rtol=1e-3, atol=1e-3)
