@@ -16,6 +16,7 @@ TITLES = {
     config.ExtractConfig: "`sparse-rep extract`",
     config.RoutingConfig: "`sparse-rep profile routing`",
     config.AblationConfig: "`sparse-rep profile ablation`",
+    config.HeadsConfig: "`sparse-rep profile heads`",
     config.ModelConfig: "`model`",
     config.TextConfig: "`text`",
     **{cls: f"`dictionary` of `kind: {kind}`" for kind, cls in ARCHITECTURES.items()},
@@ -48,7 +49,8 @@ def section(cls: type[config.Config], title: str) -> str:
         f"\n## {title}\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\n| setting | default | meaning |\n|---|---|---|\n"
     ]
     for name, field in cls.model_fields.items():
-        default = "required" if field.default is PydanticUndefined else f"`{shown(field.default)}`"
+        default = field.get_default(call_default_factory=True)
+        default = "required" if default is PydanticUndefined else f"`{shown(default)}`"
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         incidental = " *Incidental.*" if name in cls.incidental else ""
         rows.append(f"| `{name}` | {default} | {meaning}{incidental} |\n")

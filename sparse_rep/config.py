@@ -182,6 +182,8 @@ class HeadsConfig(CaptureConfig):
 
     text: TextConfig = TextConfig(context=1024)
     """What it reads. `text.context` is the length of each text; documents are cut to it, and shorter rests left out."""
+    shard_tokens: int = Field(default=1, ge=1)
+    """Tokens a shard, in whole texts: by default every text is committed by itself."""
     methods: tuple[str, ...] = ("all",)
     """Methods by name, `all`, or `none` for profiles alone."""
     budgets: tuple[float | Literal["paper"], ...] = (0.05, 0.1, 0.2)

@@ -53,8 +53,7 @@ def profile_heads(config: HeadsConfig, reporter: Reporter, executor: Executor | 
     length = config.text.context
     tokens = config.text.n_tokens or max(config.texts * length * SPARE, 2**16)
     text = config.text.model_copy(update={"n_tokens": tokens, "document_tokens": config.text.document_tokens or length})
-    # A text is a shard, so that it is committed whole; the model reads one at a time.
-    config = config.model_copy(update={"text": text, "shard_tokens": 1, "batch_tokens": length})
+    config = config.model_copy(update={"text": text})
     capture = HeadCapture(config, methods, reporter)
     name = slug(f"{model_name(config.model.name)}-heads-{length}")
     summary = run_captures(config, [capture], kind="heads", name=name, reporter=reporter, executor=executor)
@@ -83,7 +82,10 @@ class HeadCapture(Capture):
         self._config, self._methods, self._reporter = config, methods, reporter
         self._length = config.text.context
         self._budgets = [None if budget == "paper" else float(budget) for budget in config.budgets]
-        self._tables, self._writes, self._seconds = HeadTables(), {}, 0.0
+        self._tables, self._seconds = HeadTables(), 0.0
+        self._lengths: list[int] = []
+        self._texts_of_rows: dict[int, tuple[Tensor, int]] = {}
+        self._writes: dict[tuple[int, int], Tensor] = {}
 
     def fit(self, model: HostedModel, corpus: Corpus) -> dict[str, Any]:
         if self._length > model.context_length:
@@ -109,61 +111,72 @@ class HeadCapture(Capture):
         return {"kernel": "triton" if model.device.startswith("cuda") else "torch"}
 
     def reads(self, tok_lo: int, tok_hi: int) -> bool:
-        return tok_lo in self._texts
+        return any(tok_lo <= text < tok_hi for text in self._texts)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         try:
-            with attention_seen(self._model, self._visit):
+            with attention_seen(self._model, self._visit, self._lengths):
                 yield
         except torch.cuda.OutOfMemoryError as error:
             raise too_long(self._length) from error
 
     def before(self, batch: Batch) -> bool:
-        self._ids, self._tok_lo = batch.input_ids[0], int(batch.tok[0])
+        """Wanted where it holds a text. Which rows do is told by their first token; others are read beside them and not seen."""
+        self._lengths[:] = batch.attention_mask.sum(1).tolist()
+        first = batch.tok[torch.cat([torch.zeros(1, dtype=torch.int64), batch.real.sum(1).cumsum(0)[:-1]])].tolist()
+        self._texts_of_rows = {
+            row: (batch.input_ids[row], tok_lo)
+            for row, (tok_lo, n) in enumerate(zip(first, self._lengths, strict=True))
+            if tok_lo in self._texts and n == self._length
+        }
         self._spoken = time.monotonic()
-        return True
+        return bool(self._texts_of_rows)
 
     def see(self, seen: Seen) -> None:
-        writes = torch.cat([self._writes[layer] for layer in self._layers])[:, self._bos :]
-        self._tables.add_writes(head_codes(writes), seen.batch.tok)
-        self._writes = {}
+        for row, (_, tok_lo) in self._texts_of_rows.items():
+            writes = torch.cat([self._writes.pop((layer, row)) for layer in self._layers])[:, self._bos :]
+            tok = torch.arange(tok_lo, tok_lo + writes.shape[1])
+            self._tables.add_writes(head_codes(writes), tok)
 
     def take(self) -> Found:
         found = Found(tables=self._tables.take(), seconds={"heads": self._seconds})
         self._seconds = 0.0
         return found
 
-    def _visit(self, layer: LayerAttention, row: int) -> Tensor:
+    def _visit(self, layer: LayerAttention, row: int) -> Tensor | None:
+        if row not in self._texts_of_rows:
+            return None
         at = time.perf_counter()
         truth = within_memory(lambda: dense(layer), layer.n)
-        self._profile(layer, truth)
-        self._score(layer, truth)
+        self._profile(layer, truth, row)
+        self._score(layer, truth, self._texts_of_rows[row][1])
         self._seconds += time.perf_counter() - at
         if time.monotonic() - self._spoken > self._reporter.quiet_seconds:
             self._spoken = time.monotonic()
             self._reporter.say(f"layer {layer.layer + 1} of {len(self._layers)}")
         return truth.out
 
-    def _profile(self, layer: LayerAttention, truth: Dense) -> None:
+    def _profile(self, layer: LayerAttention, truth: Dense, row: int) -> None:
+        ids, tok_lo = self._texts_of_rows[row]
         weight = output_weight(self._model, layer.layer, layer.n_heads)
         budget = self._config.class_budget
-        profile = within_memory(lambda: profile_layer(truth, self._ids, weight, budget), layer.n)
-        self._writes[layer.layer] = profile.writes.float()
-        self._tables.add_profile(layer, self._tok_lo, profile, budget)
+        profile = within_memory(lambda: profile_layer(truth, ids, weight, budget), layer.n)
+        self._writes[layer.layer, row] = profile.writes.float()
+        self._tables.add_profile(layer, tok_lo, profile, budget)
         if self._config.links:
-            self._tables.add_links(truth, self._tok_lo, self._bos, self._config.links)
+            self._tables.add_links(truth, tok_lo, self._bos, self._config.links)
         if layer.layer in self._config.maps:
-            self._tables.add_map(truth, self._tok_lo, BLOCK)
+            self._tables.add_map(truth, tok_lo, BLOCK)
 
-    def _score(self, layer: LayerAttention, truth: Dense) -> None:
+    def _score(self, layer: LayerAttention, truth: Dense, tok_lo: int) -> None:
         asked = [(m, budget, m.applies(layer.context)) for m in self._methods for budget in self._budgets]
         applied = [(m, budget) for m, budget, applies in asked if applies.holds]
         estimates = [within_memory(lambda m=m, b=b: m.estimate(layer, b), layer.n) for m, b in applied]
         found = iter(zip(estimates, within_memory(lambda: score(truth, estimates), layer.n), strict=True))
         for method, budget, applies in asked:
             scored = next(found) if applies.holds else None
-            self._tables.add_scores(layer, self._tok_lo, method, budget, applies, scored)
+            self._tables.add_scores(layer, tok_lo, method, budget, applies, scored)
 
     def finish(self, run: RunWriter, store: Store) -> None:
         rows = store.query(queries()["head_totals.profiles"].sql, run=run.run_id).to_pydict()

@@ -154,6 +154,20 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
         assert Store(tmp_path / "store").query(sql).equals(Store(tmp_path / "other").query(sql))
 
 
+def test_texts_read_together_give_what_each_gives_alone(settings: Callable[..., HeadsConfig], tmp_path: Path) -> None:
+    run(settings(tmp_path / "apart"))
+    run(settings(tmp_path / "together", shard_tokens=1000))
+    sql = "SELECT * EXCLUDE (run_id) FROM {} ORDER BY ALL"
+    for table in ("head_texts", "head_method_texts"):
+        apart, together = (
+            Store(tmp_path / kind).query(sql.format(table)).to_pylist() for kind in ("apart", "together")
+        )
+        assert len(apart) == len(together) > 0
+        for a, b in zip(apart, together, strict=True):
+            numbers = [name for name, value in a.items() if isinstance(value, float)]
+            assert [b[name] for name in numbers] == pytest.approx([a[name] for name in numbers], abs=1e-4)
+
+
 def test_all_means_every_method_that_there_is(settings: Callable[..., HeadsConfig], tmp_path: Path) -> None:
     config = settings(tmp_path, methods=["all"], budgets=[0.2], texts=1)
     run(config)
