@@ -61,10 +61,7 @@ def architecture(dictionary: Dictionary) -> str | None:
     if isinstance(dictionary, MatchingPursuit):
         return "matching_pursuit"
     assert isinstance(dictionary, EncoderDictionary)
-    if isinstance(dictionary, BatchTopK | Matryoshka | JumpReLU):
-        name = "jumprelu"
-    else:
-        name = dictionary.config.kind
+    name = "jumprelu" if isinstance(dictionary, BatchTopK | Matryoshka | JumpReLU) else dictionary.config.kind
     if not dictionary.transcodes:
         return name
     word = "transcoder" if dictionary.W_skip is None else "skip_transcoder"
