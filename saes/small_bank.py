@@ -45,8 +45,8 @@ class SmallBank(Bank):
         self._p = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         for i, coder in enumerate(self._coders):
             self._tie(coder, i)
-        self._template = copy.deepcopy(modules[0]).to("meta")
-        self._template.coder.backend = "reference"  # pyright: ignore[reportArgumentType] (plain operations, which vmap knows)
+        self._template: Any = copy.deepcopy(modules[0]).to("meta")
+        self._template.coder.backend = "reference"  # plain operations, which vmap knows
         self._counters = [m for m in self._template.modules() if hasattr(m, "tokens_seen")]
         self._moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self._p.items()}
         device = next(iter(self._p.values())).device
@@ -95,8 +95,8 @@ class SmallBank(Bank):
         )
         for name, p in self._p.items():
             shape = (members, 1, -1)
-            moments = (moment.view(shape) for moment in self._moments[name])
-            adam_rows(p.detach().view(shape), gradients[name].reshape(shape), *moments, scalars)
+            m, v = (moment.view(shape) for moment in self._moments[name])
+            adam_rows(p.detach().view(shape), gradients[name].reshape(shape), m, v, scalars)
         for coder in self._coders:
             coder.after_step()
 

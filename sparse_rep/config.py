@@ -94,7 +94,7 @@ class TrainConfig(Config):
     """Of products in training; weights, moments and losses are float32 always. auto: bfloat16 on CUDA, else float32."""
     parallel: Literal["tokens", "latents"] = "tokens"
     """Under torchrun, what each process takes a share of: every batch's tokens, or (topk) the dictionary's latents."""
-    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    sweep: dict[str, tuple[Any, ...]] = {}
     """Settings that vary, by dotted name (lr, seed, dictionary.*): a dictionary for every combination, all on one stream."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the sparse operations runs."""
