@@ -27,7 +27,7 @@ def _step(
 ):  # fmt: skip
     cols = j * B + tl.arange(0, B)
     k = k_desc.load([kv_row + j * B, 0])
-    s = to_logits(tl.dot(q, k.T, input_precision="tf32x3"), scale, cap, CAPPED)
+    s = to_logits(tl.dot(q, k.T, input_precision="ieee"), scale, cap, CAPPED)
     if MASKED:
         inside = seen(rows, cols, n, window, CAUSAL, WINDOWED)
         if LINES:
@@ -44,7 +44,7 @@ def _step(
     total = total * shrink + tl.sum(p, 1)
     if VALUES:
         v = v_desc.load([kv_row + j * B, 0])
-        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="tf32x3")
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
     return higher, total, acc
 
 

@@ -88,7 +88,7 @@ def _row_mass(
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     k = k_desc.load([key_row, 0])
-    s = to_logits(tl.dot(q, k.T, input_precision="tf32x3"), scale, cap, CAPPED)
+    s = to_logits(tl.dot(q, k.T, input_precision="ieee"), scale, cap, CAPPED)
     if MASKED:
         s = tl.where(seen(rows, cols, n, window, CAUSAL, WINDOWED), s, float("-inf"))
     return tl.sum(tl.math.exp2(s - lse[:, None]), axis=1)
@@ -155,7 +155,7 @@ def column_kernel(
         rows = i * B + tl.arange(0, B)
         q = q_desc.load([head * n + i * B, 0])
         lse = tl.load(lse_ptr + head * n + rows, mask=rows < n, other=float("inf")) * 1.4426950408889634
-        t = to_logits(tl.dot(k, q.T, input_precision="tf32x3"), scale, cap, CAPPED) - lse[None, :]
+        t = to_logits(tl.dot(k, q.T, input_precision="ieee"), scale, cap, CAPPED) - lse[None, :]
         inside = (rows < n)[None, :] & (cols < n)[:, None]
         if CAUSAL:
             inside = inside & (rows[None, :] >= cols[:, None])
@@ -184,7 +184,7 @@ def distance_kernel(
         q = q_desc.load([head * n + i * B, 0])
         k = k_desc.load([(head // group) * n + (i - apart) * B, 0])
         lse = tl.load(lse_ptr + head * n + rows, mask=rows < n, other=float("inf")) * 1.4426950408889634
-        s = to_logits(tl.dot(q, k.T, input_precision="tf32x3"), scale, cap, CAPPED)
+        s = to_logits(tl.dot(q, k.T, input_precision="ieee"), scale, cap, CAPPED)
         acc += tl.math.exp2(s - lse[:, None])
     row, x = tl.arange(0, B)[:, None], tl.arange(0, B)[None, :]
     # A cell's distance is the same in every pair of blocks, so one mask at the end serves for all.
