@@ -113,6 +113,8 @@ _GPT_NEOX = Family(
     parallel_if="use_parallel_residual",
 )
 
+_STREAM_ONLY = replace(_LLAMA, z=None, attn_out=None, mlp_out=None, resid_mid=None)
+
 FAMILIES: dict[str, Family] = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
@@ -141,3 +143,17 @@ FAMILIES: dict[str, Family] = {
     "smollm3": _LLAMA,
 }
 """By `model_type` of the Hugging Face config."""
+
+
+def family_of(model: Any) -> Family | None:
+    """The layout of a Hugging Face model, or None.
+
+    Of a family that is not in the table but laid out as Llama is, only what goes into and comes out of each layer is known for
+    certain to be the residual stream: it has those hooks and no others.
+    """
+    known = FAMILIES.get(model.config.model_type)
+    if known is not None:
+        return known
+    modules = dict(model.named_modules())
+    places = (_STREAM_ONLY.embed, _STREAM_ONLY.layers, _STREAM_ONLY.final_norm)
+    return _STREAM_ONLY if all(place in modules for place in places) else None

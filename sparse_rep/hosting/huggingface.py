@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from sparse_rep.errors import ConfigError
-from sparse_rep.hosting.families import FAMILIES, Place
+from sparse_rep.hosting.families import FAMILIES, Place, family_of
 from sparse_rep.hosting.forward import around_norm, check_padding
 from sparse_rep.hosting.model import HostedModel, ModelOrigin
 
@@ -25,13 +25,13 @@ class _SeenAll(Exception):
 
 @final
 class HuggingFaceModel(HostedModel):
-    """The usual backend: any model of `FAMILIES`, its modules untouched, hooks only while they are needed."""
+    """The usual backend: models of `FAMILIES` or laid out as Llama is. Their modules are untouched, hooks there while needed."""
 
     backend = "transformers"
 
     def __init__(self, model: Any, tokenizer: Any, origin: ModelOrigin) -> None:
         super().__init__(model, tokenizer, origin)
-        family = FAMILIES.get(model.config.model_type)
+        family = family_of(model)
         if family is None:
             raise ConfigError(
                 f"{origin.name} is a {model.config.model_type!r} model and our hooks know {', '.join(FAMILIES)}; "

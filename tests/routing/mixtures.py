@@ -78,12 +78,28 @@ MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "flex_olmo": ("FlexOlmo", {**SHAPE, "pad_token_id": 1, "num_experts": 8, "num_experts_per_tok": 3}),
+    "ernie4_5_moe": (
+        "Ernie4_5_Moe",
+        {
+            **SHAPE,
+            "moe_num_experts": 8,
+            "moe_k": 2,
+            "moe_intermediate_size": 24,
+            "moe_layer_start_index": 1,
+            "head_dim": 8,
+        },
+    ),
+}
+"""Mixtures that routing has no rule for."""
 SPARSE_LAYERS = {
     "qwen2_moe": [0, 2],
     "qwen3_moe": [1],
     "deepseek_v2": [1, 2],
     "deepseek_v3": [1, 2],
     "llama4_text": [1],
+    "ernie4_5_moe": [1, 2],
 }
 """Layers with a router, where not all three have one."""
 
@@ -100,7 +116,7 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 def save_mixture(folder: Path, family: str, **changes: Any) -> Path:
     """A model of a family with every parameter random, corrections of the load too."""
-    name, settings = MIXTURES[family]
+    name, settings = {**MIXTURES, **UNKNOWN}[family]
     config = getattr(transformers, f"{name}Config")(**{**settings, **changes}, vocab_size=VOCAB)
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config)

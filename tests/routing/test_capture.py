@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from mixtures import MIXTURES, SPARSE_LAYERS, save_mixture
+from mixtures import MIXTURES, SPARSE_LAYERS, UNKNOWN, save_mixture
 from torch import Tensor, nn
 
 from sparse_rep.codes import EMPTY
@@ -58,7 +58,7 @@ def given_to_experts(model: HostedModel, ids: Tensor, layer: int) -> tuple[list[
     return seen["args"], seen["out"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *UNKNOWN])
 def test_ids_and_weights_are_those_that_the_experts_were_given(
     family: str, hosted: Callable[[str], HostedModel], ids: Tensor
 ) -> None:
@@ -184,7 +184,7 @@ def test_codes_are_the_experts_as_units(hosted: Callable[[str], HostedModel], id
     torch.testing.assert_close(codes.dense().sum(-1), codes.values.sum(-1))
 
 
-@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "granitemoe", "llama4_text", "phimoe"])
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "granitemoe", "llama4_text", "phimoe", *UNKNOWN])
 def test_residual_stream_of_the_mixtures_is_transformers_own(
     family: str, hosted: Callable[[str], HostedModel], ids: Tensor
 ) -> None:
@@ -194,8 +194,23 @@ def test_residual_stream_of_the_mixtures_is_transformers_own(
     states = model.model(ids, output_hidden_states=True).hidden_states
     for hook, state in zip(hooks, states, strict=False):
         torch.testing.assert_close(found[hook], state)
-    middle = model.capture(ids, None, ["blocks.1.hook_resid_mid", "blocks.1.hook_resid_post"])
-    assert not torch.equal(*middle.values())
+    if family not in UNKNOWN:
+        middle = model.capture(ids, None, ["blocks.1.hook_resid_mid", "blocks.1.hook_resid_post"])
+        assert not torch.equal(*middle.values())
+
+
+@pytest.mark.parametrize("family", UNKNOWN)
+def test_routers_of_a_family_without_a_rule_are_found_by_their_class(
+    family: str, hosted: Callable[[str], HostedModel]
+) -> None:
+    model = hosted(family)
+    routers = find_routers(model.model)
+    assert [router.layer for router in routers] == SPARSE_LAYERS.get(family, [0, 1, 2])
+    assert {(router.score, router.renormalised) for router in routers} == {("unknown", None)}
+    assert set(model.hooks()) == {
+        "hook_embed",
+        *(f"blocks.{i}.hook_resid_{at}" for i in range(3) for at in ("pre", "post")),
+    }
 
 
 # --- what cannot be captured says so
