@@ -48,6 +48,7 @@ format: install
 
 docs: install
 	$(BIN)/python docs/build_configuration.py
+	$(BIN)/python docs/build_attention_methods.py
 
 clean:
 	rm -rf build dist .types .pytest_cache .ruff_cache *.egg-info

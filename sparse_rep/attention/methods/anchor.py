@@ -21,7 +21,7 @@ from sparse_rep.config_base import Config
 
 
 class AnchorConfig(Config):
-    """Settings of the paper's main results (Zhang et al. 2025, arXiv 2505.23520)."""
+    """Settings of the paper (2025, arXiv 2505.23520), as read in public implementations."""
 
     block: int = Field(default=128, ge=1)
     """Positions a block: how many queries are pooled into one."""

@@ -22,7 +22,7 @@ from sparse_rep.config_base import Config
 
 
 class FlexPrefillConfig(Config):
-    """Settings of the paper's main results (section 4.1), as read in MInference's copy of its code (MIT)."""
+    """Block and floor as read in MInference's copy of the code (MIT); gamma and tau as AnchorAttention's comparison takes them."""
 
     block: int = Field(default=128, ge=1)
     """Positions a block; also the queries at the end that are looked at."""
@@ -144,7 +144,7 @@ def _heaviest(
 
 
 class FlexPrefillLinesConfig(Config):
-    """Settings of the Sparse Frontier's version (Nawrot et al. 2025, arXiv 2504.17768), at its sparsest setting."""
+    """Settings of the Sparse Frontier's version (Nawrot et al. 2025, arXiv 2504.17768), as read in its code and settings."""
 
     last: int = Field(default=512, ge=1)
     """Queries at the end that vote."""

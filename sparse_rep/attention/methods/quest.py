@@ -20,7 +20,7 @@ from sparse_rep.attention.methods.parts.scope import causal_decode
 
 
 class QuestConfig(DecodingConfig):
-    """Settings of the paper's main results."""
+    """Pages as in the paper; 1024 tokens are one of the budgets that it and the Sparse Frontier report."""
 
     page: int = Field(default=16, ge=1)
     """Keys a page."""

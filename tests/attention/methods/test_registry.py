@@ -1,4 +1,6 @@
+import importlib.util
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,13 @@ def test_settings_given_replace_the_papers_and_the_rest_stay() -> None:
 def test_a_wrong_name_or_setting_is_one_clear_sentence(name: str, settings: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build_method(name, settings)
+
+
+def test_the_page_of_methods_is_what_their_docstrings_say() -> None:
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    spec = importlib.util.spec_from_file_location("build_attention_methods", docs / "build_attention_methods.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (docs / "attention-methods.md").read_text() == module.page(), "run `make docs`"
