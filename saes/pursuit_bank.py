@@ -15,12 +15,18 @@ from sparse_rep.activations import ActivationBatch
 from sparse_rep.kernels import adam, ops
 from sparse_rep.kernels.adam import bias_corrections, clip_scale
 from sparse_rep.kernels.pursuit_gradient import pursuit_gradient
+from sparse_rep.kernels.pursuit_triton import MAX_ATOMS
 from sparse_rep.kernels.scatter import ReverseIndex, latent_sum
 from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
 from sparse_rep.saes.graphed import GraphedSteps
 from sparse_rep.saes.mp import MatchingPursuit
+
+
+def has_gram(m: int) -> bool:
+    """Whether a Gram matrix of m atoms fits its budget and a token's correlations a program: what a graph can record."""
+    return m <= MAX_ATOMS and 2 * m * m <= ops.GRAM_BUDGET
 
 
 @final

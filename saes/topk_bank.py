@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.kernels import adam
 from sparse_rep.kernels.adam import bias_corrections, clip_scale
+from sparse_rep.kernels.keep_largest import MAX_COLUMNS
 from sparse_rep.kernels.step_scalars import StepScalars
 from sparse_rep.saes.auxk import reach
 from sparse_rep.saes.bank import Bank, Member, Schedule
@@ -155,7 +156,7 @@ class TopKBank(Bank):
     def _reach_of(self, n_dead: int) -> int:
         """As many as are dead, rounded up so that few graphs are captured, within the bound of the specification."""
         first = self._coders[0]
-        most = reach(first.n_latents, first.k_aux)
+        most = min(reach(first.n_latents, first.k_aux), MAX_COLUMNS)
         grain = max(-(-most // REACHES) // 8 * 8, 8)
         return min(-(-n_dead // grain) * grain, most)
 
