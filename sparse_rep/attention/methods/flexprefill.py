@@ -22,7 +22,7 @@ from sparse_rep.config_base import Config
 
 
 class FlexPrefillConfig(Config):
-    """Block and floor as read in MInference's copy of the code (MIT); gamma and tau as AnchorAttention's comparison takes them."""
+    """Block and floor as read in MInference's copy of the code (MIT); gamma and tau as AnchorAttention's baseline."""
 
     block: int = Field(default=128, ge=1)
     """Positions a block; also the queries at the end that are looked at."""
