@@ -24,7 +24,6 @@ from sparse_rep.kernels.residual import residual
 from sparse_rep.kernels.scatter import ReverseIndex, latent_gradient
 from sparse_rep.kernels.select import scratch_bytes, select
 from sparse_rep.saes.ranks import current
-from sparse_rep.saes.side_stream import beside
 from sparse_rep.saes.stacking import wide_bmm
 from sparse_rep.saes.topk_auxk import AuxK, add_auxk
 from sparse_rep.saes.topk_operands import Operands
@@ -69,22 +68,17 @@ def topk_gradients(
     index = ReverseIndex.of(indices, B * m)
     used = ranks.any(index.offsets.diff().view(B, m) > 0)
     tokens_since_fired.copy_(torch.where(used, 0, tokens_since_fired + n * ranks.world))
-    extra = None
-    with beside(x.device) as side:
-        if auxk is not None:
-            with side:
-                errors = error.view(n, B, d)
-                extra = add_auxk(auxk, centred, errors, squared_error, total, bias, shift, w, tokens_since_fired)
-        dW_dec, dW_enc = torch.empty_like(w.W_dec), torch.empty_like(w.W_enc)
-        d_values, decoder = latent_gradient(index, values, error, w.k, dW_dec.view(B * m, d), w.W_dec.view(B * m, d))
-        assert d_values is not None
-        _, encoder = latent_gradient(index, d_values, centred, w.k * B, dW_enc.view(B * m, d), shift=shift)
+    dW_dec, dW_enc = torch.empty_like(w.W_dec), torch.empty_like(w.W_enc)
+    d_values, decoder = latent_gradient(index, values, error, w.k, dW_dec.view(B * m, d), w.W_dec.view(B * m, d))
+    assert d_values is not None
+    _, encoder = latent_gradient(index, d_values, centred, w.k * B, dW_enc.view(B * m, d), shift=shift)
 
     across = (decoder.squares - decoder.along.square()).clamp(min=0).view(B, m)
     row_squares, db_enc = across + encoder.squares.view(B, m), encoder.totals.view(B, m)
     losses = {"fvu": squared_error / total}
     losses["loss"] = losses["fvu"]
-    if auxk is not None and extra is not None:
+    if auxk is not None:
+        extra = add_auxk(auxk, centred, error.view(n, B, d), squared_error, total, bias, shift, w, tokens_since_fired)
         extra.merge(dW_enc, dW_dec, db_enc, row_squares)
         losses["aux"] = extra.loss
         losses["loss"] = losses["fvu"] + auxk.coefficient * extra.loss
