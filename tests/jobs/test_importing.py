@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparse_rep.errors import ConfigError
+from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.importing import import_dictionary
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.formats.stored import load_dictionary
@@ -113,3 +114,20 @@ def test_a_path_that_is_nothing_is_one_sentence(store: Store, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no dictionary"):
         bring(store, tmp_path / "empty")
+
+
+def test_extraction_runs_with_an_imported_dictionary(extract_config, workshop: Path, quiet: Reporter, tmp_path: Path):
+    sae_lens = pytest.importorskip("sae_lens")
+    torch.manual_seed(0)
+    theirs = sae_lens.GatedSAE(sae_lens.GatedSAEConfig(d_in=32, d_sae=48))
+    theirs.save_model(str(tmp_path / "gated"))
+    config = extract_config("gated")
+    store = Store(config.store, create=True)
+    bring(store, tmp_path / "gated", model=config.model.name, hook="blocks.1.hook_resid_post")
+    done = extract(config, quiet)
+    assert done["n_tokens"] > 0
+    codes = store.query(
+        "SELECT count(*) AS n, max(feature) AS last FROM acts WHERE dictionary_id = 'gated'"
+    ).to_pylist()[0]
+    assert codes["n"] == done["n_rows"] > 0
+    assert codes["last"] < 48
