@@ -27,6 +27,7 @@ class Found:
     """A dictionary as it was read, and what its files say of where it belongs."""
 
     dictionary: Dictionary
+    name: str
     layout: str
     metadata: dict[str, Any]
 
@@ -44,7 +45,7 @@ def import_dictionary(
     for key, flag in (("model_name", "--model"), ("hook_name", "--hook")):
         if not metadata.get(key):
             raise ConfigError(f"{source} does not say its {key}; give {flag}, as for `sparse-rep train`")
-    dictionary_id = slug(name or re.sub(r"^\w+:", "", source).rstrip("/"))[-100:]
+    dictionary_id = slug(name or found.name)[-100:]
     directory = store.dictionary_path(dictionary_id)
     if directory.exists():
         raise ConfigError(f"{store.path} has a dictionary {dictionary_id} already; give another --name")
@@ -72,6 +73,7 @@ def _directory(path: Path) -> Found:
     if dictionary_learning.is_dictionary_learning(path):
         return Found(
             dictionary_learning.from_dictionary_learning(path),
+            _two_parts(path),
             "dictionary_learning",
             _places(dictionary_learning.trained_on(path)),
         )
@@ -80,9 +82,11 @@ def _directory(path: Path) -> Found:
         root = folder.parent / "config.json"
         model = read_json(root).get("model") if root.is_file() else None
         hook = _hook_of_module(folder.name)
-        return Found(sparsify.from_sparsify(folder), "sparsify", {"model_name": model, "hook_name": hook})
+        return Found(
+            sparsify.from_sparsify(folder), _two_parts(folder), "sparsify", {"model_name": model, "hook_name": hook}
+        )
     metadata = read_cfg(path).get("metadata") or {}
-    return Found(stored.load_dictionary(path), "saelens", metadata)
+    return Found(stored.load_dictionary(path), path.resolve().name, "saelens", metadata)
 
 
 def _released(source: str) -> Found:
@@ -108,7 +112,17 @@ def _released(source: str) -> Found:
         raise ConfigError(f"{source} could not be downloaded ({type(error).__name__}): {error}") from error
     cfg = sae.cfg.to_dict()
     dictionary = dictionary_of(cfg, sae.state_dict(), Path(release) / sae_id)
-    return Found(dictionary, "saelens", {**cfg.get("metadata", {}), "sparse_rep_release": f"{release}/{sae_id}"})
+    return Found(
+        dictionary,
+        f"{release}-{sae_id}",
+        "saelens",
+        {**cfg.get("metadata", {}), "sparse_rep_release": f"{release}/{sae_id}"},
+    )
+
+
+def _two_parts(path: Path) -> str:
+    """A checkpoint's folder and the one in it: the latter alone (layers.3, trainer_0) says too little."""
+    return "-".join(path.resolve().parts[-2:])
 
 
 def _places(trainer: dict[str, Any]) -> dict[str, Any]:
