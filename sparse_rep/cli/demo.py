@@ -18,6 +18,9 @@ TEXT_TOKENS = 120_000
 DOCUMENT_TOKENS = 2048
 """Long documents are cut here, so that the text holds a hundred of them and not twenty."""
 TRAIN_TOKENS = 600_000
+HEADS_LENGTH = 512
+HEADS_METHODS = ("a_shape", "vertical_slash", "block_sparse")
+N_LAYERS = 30
 MIXTURE = "pkg:toy-moe"
 MIXTURE_TEXT = ("stdlib", "pip-readmes", "pydoc-topics", "c-headers")
 
@@ -40,11 +43,21 @@ def demo(
 
     SmolLM2-135M (from its Python package, no model hub) reads the standard library's sources and the READMEs of installed
     packages; a TopK dictionary of 4,608 latents is trained on its activations after layer 9; every token is encoded into
-    the store; a small mixture of experts reads as much, and which experts it used is kept too. All of it is sealed and opened
-    in the browser. Takes a few minutes on two cores. Run again, it goes on where it was stopped, or finds its work done.
+    the store; a small mixture of experts reads as much, and which experts it used is kept too; and SmolLM2's attention heads
+    are profiled on one text, with three sparse methods. All of it is sealed and opened in the browser. Takes a few minutes on
+    two cores. Run again, it goes on where it was stopped, or finds its work done.
     """
-    from sparse_rep.config import ExtractConfig, ModelConfig, RoutingConfig, TextConfig, TopKConfig, TrainConfig
+    from sparse_rep.config import (
+        ExtractConfig,
+        HeadsConfig,
+        ModelConfig,
+        RoutingConfig,
+        TextConfig,
+        TopKConfig,
+        TrainConfig,
+    )
     from sparse_rep.jobs.extract import extract
+    from sparse_rep.jobs.heads import profile_heads
     from sparse_rep.jobs.routing import profile_routing
     from sparse_rep.jobs.training import train_dictionary
     from sparse_rep.progress import Reporter
@@ -56,7 +69,7 @@ def demo(
         ModelConfig(name=MODEL),
         TextConfig(n_tokens=text_tokens, document_tokens=DOCUMENT_TOKENS, context=CONTEXT),
     )
-    reporter.say("[bold]1 of 4[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
+    reporter.say("[bold]1 of 5[/bold]  train a dictionary of SmolLM2-135M's activations at blocks.9.hook_resid_post")
     trained = train_dictionary(
         TrainConfig(
             name="smollm2-l9-topk",
@@ -70,15 +83,15 @@ def demo(
         ),
         reporter,
     )
-    reporter.say("[bold]2 of 4[/bold]  encode every token")
+    reporter.say("[bold]2 of 5[/bold]  encode every token")
     extracted = extract(
         ExtractConfig(name="demo", dictionaries=(trained["dictionary_id"],), model=model, text=text, store=store),
         reporter,
     )
-    reporter.say("[bold]3 of 4[/bold]  seal: sort by feature, compute the pages")
+    reporter.say("[bold]3 of 5[/bold]  seal: sort by feature, compute the pages")
     if extracted["status"] != "sealed":
         seal_run(Store(store), extracted["run_id"], reporter)
-    reporter.say("[bold]4 of 4[/bold]  profile the routers of a mixture of experts")
+    reporter.say("[bold]4 of 5[/bold]  profile the routers of a mixture of experts")
     routed = profile_routing(
         RoutingConfig(
             name="toy-moe-routing",
@@ -90,12 +103,27 @@ def demo(
     )
     if routed["status"] != "sealed":
         seal_run(Store(store), routed["run_id"], reporter)
+    reporter.say("[bold]5 of 5[/bold]  profile SmolLM2's attention heads on one text")
+    heads = profile_heads(
+        HeadsConfig(
+            name="smollm2-heads",
+            model=model,
+            text=text.model_copy(update={"context": HEADS_LENGTH}),
+            methods=HEADS_METHODS,
+            maps=tuple(range(N_LAYERS)),
+            store=store,
+        ),
+        reporter,
+    )
+    if heads["status"] != "sealed":
+        seal_run(Store(store), heads["run_id"], reporter)
     seconds = time.monotonic() - started
     _say_what_is_there(reporter, store, trained, seconds)
     reporter.result(
         store=str(store),
         run_id=extracted["run_id"],
         routing_run_id=routed["run_id"],
+        heads_run_id=heads["run_id"],
         seconds=round(seconds, 1),
         **_plain(trained),
     )
