@@ -82,7 +82,7 @@ def choose() -> Subject | None:
                 "No features yet",
                 "This store has no sealed run. Extract codes, then seal the run: that computes every feature page.",
                 f"sparse-rep extract --store {data.store_path()} --model MODEL --text TEXT --dictionaries NAME\n"
-                f"sparse-rep seal --store {data.store_path()} --run RUN",
+                f"sparse-rep seal --store {data.store_path()} RUN",
             )
         )
         return None
