@@ -96,7 +96,8 @@ def extra_parts_kernel(
 def latent_sum_kernel(
     values_ptr, entries_ptr, offsets_ptr, extra_offsets_ptr, rows_ptr, weights_ptr, dots_ptr, parts_ptr, part_totals_ptr,
     shift_ptr, squares_ptr, along_ptr, totals_ptr, out_ptr, m, k, d, n_entries, per_member,
-    DOTS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, SHIFT: tl.constexpr, PART: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
+    DOTS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, SHIFT: tl.constexpr, PART: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     latent = (tl.program_id(0) % m).to(tl.int64)
     block = tl.program_id(0) // m
