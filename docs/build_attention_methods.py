@@ -25,6 +25,7 @@ Three rules hold for all:
   own key, so that no row is empty.
 - A **budget** is a share of the pairs that the layer's own mask shows a head, in (0, 1]. It replaces the settings that say how
   much is kept, in their proportions; a method rounds to what its blocks can realise, and the density reported is the mask's own.
+  Blocks are halved, to no less than 16, until a budget holds three of them in every row: papers choose them for long texts.
   At 1 every method keeps everything. Methods that share a budget over a layer's heads (`ada_snapkv`, `moa`) meet it on average.
 - **Decode** methods prune what later queries may read. A profiled text is not cut into prompt and answer, so its last positions
   (`answer`) stand for the answer, and only their queries are scored.

@@ -26,6 +26,7 @@ def calibrate(
     texts: Mapping[int, Sequence[Int[Tensor, " n"]]],
     density: float = 0.5,
     candidates: Sequence[Span] = CANDIDATES,
+    block: int = 64,
 ) -> MoAConfig:
     """MoA with a span for every head, chosen over all layers at once.
 
@@ -36,20 +37,20 @@ def calibrate(
         texts: token ids of one or more texts of each length. Memory holds one text's forward pass.
         density: share of the pairs that heads may keep on average, at every length (the paper's default is a half).
         candidates: (alpha, beta) to choose among.
+        block: positions a block.
 
     Raises:
-        ConfigError: no text, or a layer with a sliding window, a capped softmax or learned sinks.
+        ConfigError: no text, texts too short for the density, or a layer with a window, a capped softmax or learned sinks.
     """
     if not any(texts.values()):
         raise ConfigError("calibrating spans wants at least one text")
-    block = MoAConfig().block
     influences = {}
     for n, same_length in texts.items():
         found = [torch.cat(list(loss_influence(model, ids, block).values())) for ids in same_length]
         influences[n] = torch.stack(found).mean(0)
     spans = choose_spans(influences, block, density, candidates)
     heads = model.n_heads
-    return MoAConfig(spans=tuple(tuple(spans[i : i + heads]) for i in range(0, len(spans), heads)))
+    return MoAConfig(block=block, spans=tuple(tuple(spans[i : i + heads]) for i in range(0, len(spans), heads)))
 
 
 def loss_influence(model: HostedModel, ids: Int[Tensor, " n"], block: int) -> dict[int, Float[Tensor, "h b b"]]:

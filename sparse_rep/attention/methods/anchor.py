@@ -14,7 +14,7 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import block_pairs, mean_pool
+from sparse_rep.attention.methods.parts.blocks import block_pairs, finer, mean_pool
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.attention.methods.parts.scope import causal_prefill
 from sparse_rep.config_base import Config
@@ -53,6 +53,9 @@ class Anchor(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         c, context = self.config, attention.context
         sizes = block_pairs(context, c.block, attention.device)
         step = c.step if budget is None else self._step_within(context, sizes, budget)

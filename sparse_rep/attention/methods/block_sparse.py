@@ -15,6 +15,7 @@ from sparse_rep.attention.methods.parts.blocks import (
     block_product,
     blocks_within,
     diagonal_blocks,
+    finer,
     mean_pool,
     visible_blocks,
 )
@@ -49,6 +50,9 @@ class BlockSparse(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         block, context = self.config.block, attention.context
         top = self.config.top if budget is None else blocks_within(context, block, budget)
         visible = visible_blocks(context, block, block, attention.device)

@@ -14,7 +14,7 @@ from sparse_rep.attention.dense import rule_of
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask, LineMask, StreamedMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import best_in_row, blocks_within, diagonal_blocks, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import best_in_row, blocks_within, diagonal_blocks, finer, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget, keys_within
 from sparse_rep.attention.methods.parts.scope import PREFILL
 from sparse_rep.config_base import Config
@@ -46,6 +46,9 @@ class OracleBlocks(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         block, context = self.config.block, attention.context
         top = self.config.top if budget is None else blocks_within(context, block, budget)
         visible = visible_blocks(context, block, block, attention.device)
@@ -117,6 +120,9 @@ class RandomBlocks(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         block, context = self.config.block, attention.context
         top = self.config.top if budget is None else blocks_within(context, block, budget)
         visible = visible_blocks(context, block, block, attention.device)

@@ -13,7 +13,14 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import block_pairs, block_product, mean_pool, sum_pool, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import (
+    block_pairs,
+    block_product,
+    finer,
+    mean_pool,
+    sum_pool,
+    visible_blocks,
+)
 from sparse_rep.attention.methods.parts.budget import checked_budget, largest_each
 from sparse_rep.attention.methods.parts.last_queries import last_query_mass
 from sparse_rep.attention.methods.parts.lines import rank_lines, ranks
@@ -54,6 +61,9 @@ class FlexPrefill(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         c, context = self.config, attention.context
         visible = visible_blocks(context, c.block, c.block, attention.device)
         mass = last_query_mass(attention, c.block)

@@ -17,6 +17,7 @@ from sparse_rep.attention.method import Applies, Estimate, Method
 from sparse_rep.attention.methods.parts.blocks import block_pairs, sum_pool, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.config_base import Config
+from sparse_rep.errors import ConfigError
 
 Span = tuple[float, float]
 """(alpha, beta): a head sees its last alpha + beta * n keys in a text of n tokens."""
@@ -128,6 +129,8 @@ def choose_spans(
         block: positions a block.
         density: share of causal pairs, on average over the heads.
         candidates: (alpha, beta) to choose among.
+
+    Raises ConfigError where even the narrowest candidate keeps more than `density`.
     """
     lost, held = [], []
     for n, e in influences.items():
@@ -141,6 +144,12 @@ def choose_spans(
     loss, cost = loss[:, order], cost[:, order]
     heads = len(loss)
     now = torch.zeros(heads, dtype=torch.long)
+    if cost[:, 0].max() > density:
+        short = list(influences)[int(cost[:, 0].argmax())]
+        raise ConfigError(
+            f"the narrowest span keeps {cost[:, 0].max():.0%} of the pairs of {short} tokens, more than {density:.0%}: "
+            "calibrate on longer texts, or allow more"
+        )
     while True:
         spent = cost[:, now].sum(1)
         gain = loss.gather(1, now[:, None]) - loss

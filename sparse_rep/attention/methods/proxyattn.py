@@ -14,7 +14,14 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import blocks_within, diagonal_blocks, sum_pool, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import (
+    FINEST,
+    blocks_within,
+    diagonal_blocks,
+    finer,
+    sum_pool,
+    visible_blocks,
+)
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.attention.methods.parts.last_queries import group_probabilities
 from sparse_rep.attention.methods.parts.lines import ranks
@@ -64,6 +71,9 @@ class ProxyAttn(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget, max(FINEST, self.config.stride))
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         c, context = self.config, attention.context
         visible = visible_blocks(context, c.block, c.block, attention.device)
         scores = proxy_scores(attention, c.groups or context.n_kv_heads, c.stride, c.block)

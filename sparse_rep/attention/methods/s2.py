@@ -14,7 +14,7 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import pairs_by_distance, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import finer, pairs_by_distance, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget, largest
 from sparse_rep.attention.methods.parts.scope import causal_prefill
 from sparse_rep.config_base import Config
@@ -57,6 +57,9 @@ class S2(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         c, context = self.config, attention.context
         local, stride = (c.local, c.stride) if budget is None else self._within(context, budget)
         keep = block_pattern(c, context, local, stride, attention.device)

@@ -15,6 +15,7 @@ from sparse_rep.attention.dense import rule_of
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
+from sparse_rep.attention.methods.parts.blocks import finer
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.config_base import Config
 from sparse_rep.kernels.attention import block_mass, log_sum_exp
@@ -53,6 +54,9 @@ class SparseD(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         c, context = self.config, attention.context
         b = -(-context.n // c.block)
         if self.early(context):

@@ -24,7 +24,7 @@ def spans(
     ] = "stdlib",
     lengths: Annotated[
         str, typer.Option("--lengths", help="Comma-separated lengths to calibrate at, in tokens.")
-    ] = "512,1024",
+    ] = "1024,2048",
     texts: Annotated[int, typer.Option("--texts", min=1, help="Texts of each length.")] = 1,
     density: Annotated[
         float, typer.Option("--density", min=0.0, max=1.0, help="Share of pairs that heads may keep on average.")
@@ -33,7 +33,7 @@ def spans(
 ) -> None:
     """Calibrate MoA: a span for every head, wide where masking far keys would cost loss. Keeps gradients of one text at a time.
 
-    Example: `sparse-rep profile spans --lengths 512,1024 --out spans.yaml`, then
+    Example: `sparse-rep profile spans --lengths 1024,2048 --out spans.yaml`, then
     `sparse-rep profile heads --config spans.yaml --methods moa,a_shape`
     """
     import torch

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparse_rep.attention.layer import LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.methods.dhsa import DHSAConfig, boundaries, chunk_means, cut
-from sparse_rep.attention.methods.parts.blocks import block_pairs, blocks_within, mean_pool, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import block_pairs, blocks_within, finer, mean_pool, visible_blocks
 from sparse_rep.attention.methods.proxyattn import proxy_scores
 from sparse_rep.attention.methods.quest import page_bounds, upper_bound
 from sparse_rep.attention.methods.registry import build_method
@@ -212,6 +212,19 @@ def test_pairs_of_blocks_are_counted_exactly(n: int, block: int, window: int | N
     assert torch.equal(block_pairs(context, block), expected.double())
     assert torch.equal(visible_blocks(context, block, block), expected > 0)
     assert blocks_within(context, block, 1.0) >= (expected > 0).sum(1).max()
+
+
+@pytest.mark.parametrize(
+    ("n", "budget", "expected"), [(131072, 0.05, 128), (8192, 0.05, 64), (1024, 0.2, 32), (1024, 0.05, 16)]
+)
+def test_blocks_are_as_large_as_a_budget_can_hold_three_of_in_a_row(n: int, budget: float, expected: int) -> None:
+    context = LayerAttention(*(torch.zeros(1, n, 1) for _ in range(3))).context
+    fitting = finer(build_method("random_blocks"), context, budget)
+    assert fitting.config.block == expected  # pyright: ignore[reportAttributeAccessIssue]
+    own_and_two_more = block_pairs(context, expected).tril(0).triu(-2).sum() if n <= 8192 else 0
+    assert expected == 16 or own_and_two_more <= budget * context.visible_pairs
+    assert finer(build_method("random_blocks"), context, None).config.block == 128  # pyright: ignore
+    assert finer(build_method("random_blocks", {"block": 12}), context, 0.01).config.block == 12  # pyright: ignore
 
 
 @given(n=st.integers(1, 40), block=st.integers(1, 12))

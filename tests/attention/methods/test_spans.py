@@ -51,7 +51,7 @@ def test_influence_foretells_what_masking_a_pair_does_to_the_loss(model) -> None
 def test_calibrated_spans_are_one_a_head_and_moa_runs_with_them(model, layer_of) -> None:
     draw = torch.Generator().manual_seed(0)
     texts = {n: [torch.randint(5, 60, (n,), generator=draw)] for n in (96, 128)}
-    config = calibrate(model, texts, density=0.6, candidates=[(16.0, 0.0), (16.0, 0.5), (16.0, 1.0)])
+    config = calibrate(model, texts, density=0.6, candidates=[(8.0, 0.0), (8.0, 0.5), (8.0, 1.0)], block=8)
     assert [len(layer) for layer in config.spans] == [model.n_heads] * model.n_layers
     layer = layer_of(n=128, heads=model.n_heads, kv_heads=model.n_heads)
     method = MoA(config)
@@ -72,3 +72,8 @@ def test_the_model_is_left_as_it_was(model) -> None:
 def test_calibrating_on_nothing_is_refused(model) -> None:
     with pytest.raises(ConfigError, match="at least one text"):
         calibrate(model, {64: []})
+
+
+def test_texts_too_short_for_blocks_of_64_at_the_density_are_refused(model) -> None:
+    with pytest.raises(ConfigError, match="the narrowest span keeps 100% of the pairs of 96 tokens, more than 50%"):
+        calibrate(model, {96: [torch.arange(5, 55).repeat(2)[:96]]})
