@@ -8,6 +8,10 @@ from typing import Annotated, Any
 import typer
 
 DEFAULT_STORE = Path("store")
+TEXT = (
+    "Comma-separated: stdlib, pip-readmes, pydoc-topics, c-headers, hf:NAME, or paths of text, JSONL, Parquet, folders."
+)
+"""Help of --text."""
 
 Store = Annotated[
     Path, typer.Option("--store", envvar="SPARSE_REP_STORE", help="Directory of the store; made if it is not there.")

@@ -24,7 +24,7 @@ def train(
         str | None,
         typer.Option(
             "--text",
-            help="Comma-separated: stdlib, pip-readmes, hf:NAME, or paths (text, JSONL, Parquet, directories).",
+            help=options.TEXT,
         ),
     ] = None,
     architecture: Annotated[

@@ -24,9 +24,7 @@ def ablation(
         str | None,
         typer.Option("--dictionaries", help="Comma-separated dictionaries of which it is asked which latents move."),
     ] = None,
-    text: Annotated[
-        str | None, typer.Option("--text", help="Comma-separated: stdlib, pip-readmes, hf:NAME, paths.")
-    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help=options.TEXT)] = None,
     text_tokens: Annotated[int | None, typer.Option("--text-tokens", help="Read at most this much text.")] = None,
     context: Annotated[int | None, typer.Option("--context", help="Tokens the model sees at once.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,

@@ -19,9 +19,7 @@ def heads(
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option(
-            "--text", help="Comma-separated: stdlib, pip-readmes, hf:NAME, paths of text, JSONL, Parquet, folders."
-        ),
+        typer.Option("--text", help=options.TEXT),
     ] = None,
     text_tokens: Annotated[
         int | None, typer.Option("--text-tokens", help="Look for long enough documents in this much text.")

