@@ -17,7 +17,7 @@ from sparse_rep.saes.topk_bank import TopKBank
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
-N, D, M = (512, 64, 512) if CUDA else (32, 16, 64)
+N, D, M, STEPS = (512, 64, 512, 3) if CUDA else (16, 16, 32, 2)
 SCHEDULE = Schedule(10, 0.3, 0.2)
 
 
@@ -54,7 +54,7 @@ def specified(coder: Any, optimiser: torch.optim.Adam, rate: float, x: torch.Ten
     ],
 )
 def test_a_fused_step_equals_the_specification(kind: str, bank: Any, own: list[dict[str, Any]]) -> None:
-    batches = [torch.randn(N, D, generator=torch.Generator().manual_seed(i)).to(DEVICE) + 1 for i in range(3)]
+    batches = [torch.randn(N, D, generator=torch.Generator().manual_seed(i)).to(DEVICE) + 1 for i in range(STEPS)]
     coders = [prepared(kind, seed, batches[0], **settings) for seed, settings in enumerate(own)]
     twins = copy.deepcopy(coders)
     rates = [1e-2 * (i + 1) for i in range(len(own))]
