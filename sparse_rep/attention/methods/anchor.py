@@ -70,7 +70,11 @@ class Anchor(Method):
         columns |= self._anchor(context, step, attention.device)
         mask = BlockMask(columns, context.n, step * c.block, 1)
         read = (sizes * region).sum().item() + context.visible_pairs / c.block
-        return Estimate(mask, pairs_read=read / context.visible_pairs, notes={"step": step, "theta": theta.tolist()})
+        return Estimate(
+            mask,
+            pairs_read=read / context.visible_pairs,
+            notes={"block": c.block, "step": step, "theta": theta.tolist()},
+        )
 
     def _region(self, b: int, step: int, device: torch.device) -> Bool[Tensor, "b b"]:
         """Blocks of the anchor: the first ones, and a group's own up to the query."""

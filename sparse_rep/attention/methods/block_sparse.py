@@ -64,6 +64,5 @@ class BlockSparse(Method):
             mean_pool(attention.q, block), mean_pool(attention.k, block), context.group, attention.scaling
         )
         keep = best_in_row(scores, top, visible, (own, first, before))
-        return Estimate(
-            BlockMask(keep, context.n, block, block), pairs_read=visible.sum().item() / context.visible_pairs
-        )
+        read = visible.sum().item() / context.visible_pairs
+        return Estimate(BlockMask(keep, context.n, block, block), pairs_read=read, notes={"block": block})

@@ -57,7 +57,7 @@ class OracleBlocks(Method):
         lse = log_sum_exp(attention.q, attention.k, rule)
         mass = block_mass(attention.q, attention.k, lse, rule, block=block)
         keep = best_in_row(mass, top, visible, (own,))
-        return Estimate(BlockMask(keep, context.n, block, block), pairs_read=1.0)
+        return Estimate(BlockMask(keep, context.n, block, block), pairs_read=1.0, notes={"block": block})
 
 
 class OracleTokensConfig(Config):
@@ -129,7 +129,8 @@ class RandomBlocks(Method):
         own = diagonal_blocks(context, block, block, attention.device)
         draw = torch.Generator(attention.device).manual_seed(self.config.seed + 7919 * attention.layer)
         scores = torch.rand((attention.n_heads, *visible.shape), generator=draw, device=attention.device)
-        return Estimate(BlockMask(best_in_row(scores, top, visible, (own,)), context.n, block, block))
+        keep = best_in_row(scores, top, visible, (own,))
+        return Estimate(BlockMask(keep, context.n, block, block), notes={"block": block})
 
 
 class LocalWindowConfig(Config):

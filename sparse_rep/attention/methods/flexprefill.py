@@ -101,6 +101,7 @@ class FlexPrefill(Method):
                 else _heaviest(pooled, sizes * ~keep[aware], limit - (keep[aware] * sizes).sum((1, 2)))
             )
         notes = {
+            "block": c.block,
             "query_aware": aware.tolist(),
             "vertical_blocks": n_columns.tolist(),
             "slash_blocks": n_offsets.tolist(),

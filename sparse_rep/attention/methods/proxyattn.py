@@ -88,7 +88,9 @@ class ProxyAttn(Method):
         keep = (shared < counts[:, None, None]) & visible
         read = len(place) / context.n_heads / c.stride**2 + min(c.block, context.n) * context.n / context.visible_pairs
         return Estimate(
-            BlockMask(keep, context.n, c.block, c.block), pairs_read=read, notes={"blocks": counts.tolist()}
+            BlockMask(keep, context.n, c.block, c.block),
+            pairs_read=read,
+            notes={"block": c.block, "blocks": counts.tolist()},
         )
 
     def _blocks_needed(self, attention: LayerAttention) -> Int[Tensor, " h"]:

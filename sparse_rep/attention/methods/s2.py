@@ -66,6 +66,7 @@ class S2(Method):
         visible = visible_blocks(context, c.block, c.block, attention.device)
         uncovered = (visible & ~keep.any(0)).sum().item()
         notes = {
+            "block": c.block,
             "local": local,
             "stride": stride,
             "residues": sorted({(h * head_step(context, stride)) % stride for h in range(context.n_kv_heads)}),
