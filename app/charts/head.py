@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -74,6 +75,23 @@ def distances(rows: Sequence[Row]) -> go.Figure:
     )
 
 
+def coarser(rows: Sequence[Row], most: int) -> list[dict[str, Any]]:
+    """A map of at most so many rows: neighbouring blocks of queries averaged, of keys summed.
+
+    rows: of `app_heads.map`, one a block of queries from the first on.
+    """
+    step = -(-len(rows) // most)
+    found = []
+    for at in range(0, len(rows), step):
+        group = rows[at : at + step]
+        mass = [0.0] * (at // step + 1)
+        for row in group:
+            for k, v in enumerate(row["mass"]):
+                mass[k // step] += v / len(group)
+        found.append({"block": rows[0]["block"] * step, "q_block": at // step, "mass": mass})
+    return found
+
+
 def block_map(rows: Sequence[Row]) -> go.Figure:
     """The block-mass map of a head on one text: a row a block of queries, a column a block of keys.
 
@@ -83,10 +101,9 @@ def block_map(rows: Sequence[Row]) -> go.Figure:
     width = max(len(r["mass"]) for r in rows)
     z = [[*(v**0.5 for v in r["mass"]), *([None] * (width - len(r["mass"])))] for r in rows]
     words = [[percent(v) for v in r["mass"]] + [""] * (width - len(r["mass"])) for r in rows]
-    starts = [k * size for k in range(width)]
     heat = {
-        "type": "heatmap", "z": z, "x": starts, "y": [r["q_block"] * size for r in rows], "text": words, "colorscale": SEQUENTIAL,
-        "zmin": 0, "zmax": 1, "showscale": False,
+        "type": "heatmap", "z": z, "x": [k * size for k in range(width)], "y": [r["q_block"] * size for r in rows],
+        "text": words, "colorscale": SEQUENTIAL, "zmin": 0, "zmax": 1, "showscale": False,
         "hovertemplate": "queries from %{y}, keys from %{x}: %{text}<extra></extra>",
     }  # fmt: skip
     return figure(

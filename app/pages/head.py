@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from sparse_rep.app import data, links, profiles
-from sparse_rep.app.charts.head import arcs, block_map, curves, distances
+from sparse_rep.app.charts.head import arcs, block_map, coarser, curves, distances
 from sparse_rep.app.choices import one_of
 from sparse_rep.app.components import blocks, head_blocks
 from sparse_rep.app.components.blocks import Figure
@@ -25,8 +25,9 @@ HELP = "One attention head: its figures, how far it looks, its map and links on 
 TEXTS = 50
 LINKS = 2000
 """Most links drawn."""
-BLOCKS = 1024
-"""Most rows of the map."""
+BLOCKS = 4096
+"""Most rows of the map that are read, and most that are drawn."""
+DRAWN = 256
 PASSAGE = 400
 """Most tokens of the text shown at a time."""
 
@@ -131,9 +132,12 @@ def _text(subject: Profile, layer: int, head: int) -> None:
     asked = {"layer": layer, "head": head, "text": text}
     rows = subject.ask("app_heads.map", limit=BLOCKS, **asked)
     if rows:
-        aside = f"blocks of {rows[0]['block']} tokens; colour is the root of the mass"
+        drawn = coarser(rows, DRAWN)
+        aside = f"blocks of {count(drawn[0]['block'])} tokens; colour is the root of the mass"
         with section("Map", aside, query="app_heads.map", **subject.asked(limit=BLOCKS, **asked)):
-            chart(block_map(rows), alt="Mean attention of blocks of queries to blocks of keys")
+            chart(block_map(drawn), alt="Mean attention of blocks of queries to blocks of keys")
+            if len(drawn) < len(rows):
+                st.html(blocks.note(f"Kept in blocks of {rows[0]['block']}; drawn coarser, at most {DRAWN} to a side."))
     _links(subject, asked)
 
 

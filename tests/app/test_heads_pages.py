@@ -204,3 +204,14 @@ def test_charts_hold_what_they_are_given():
         t.name for t in curves([{"method": m, **row} for m in ("quest", "random_blocks")], "recall_mean", "recall").data
     ]
     assert names == ["quest", "random blocks", "oracle, tokens"]
+
+
+def test_a_large_map_is_drawn_coarser_and_loses_no_mass():
+    from sparse_rep.app.charts.head import coarser
+
+    rows = [{"block": 8, "q_block": i, "mass": [1 / (i + 1)] * (i + 1)} for i in range(7)]
+    drawn = coarser(rows, 3)
+    assert [(r["block"], r["q_block"], len(r["mass"])) for r in drawn] == [(24, 0, 1), (24, 1, 2), (24, 2, 3)]
+    assert [sum(r["mass"]) for r in drawn] == pytest.approx([1, 1, 1])
+    assert drawn[1]["mass"][0] == pytest.approx((3 / 4 + 3 / 5 + 3 / 6) / 3)
+    assert coarser(rows, 7)[6]["mass"] == pytest.approx(rows[6]["mass"])
