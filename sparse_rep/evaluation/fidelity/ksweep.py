@@ -1,4 +1,4 @@
-"""Reconstruction against the number of active latents at inference, and the geometry behind it (methods of section 5).
+"""Reconstruction against the number of active latents at inference, and the geometry behind it (arXiv 2506.03093, section 5).
 
 A dictionary trained for k codes is asked for fewer and for more. Matching pursuit goes on explaining the residual; TopK's
 later latents were never trained to be there.
@@ -24,7 +24,7 @@ from sparse_rep.evaluation.fidelity.ledger import Ledger
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 BABEL_SIZES = (1, 8, 32)
 CODES_COMPARED = 2000
