@@ -27,7 +27,7 @@ from sparse_rep.jobs.extract import extract
 from sparse_rep.jobs.training import train_dictionary
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 from sparse_rep.store import Store
 
 SHAPES = [(576, 4608, 32), (768, 24_576, 32), (2304, 65_536, 64)]

@@ -25,7 +25,7 @@ from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.jobs.together import launched
 from sparse_rep.saes.ranks import ALONE, PLACE_BYTES, current, rows_are_fewer, together
 from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 CUDA = torch.cuda.is_available()
 Shape = tuple[int, int, int]

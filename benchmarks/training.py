@@ -26,10 +26,10 @@ import torch
 
 from sparse_rep.activations import ActivationBatch
 from sparse_rep.config_dictionary import settings_of
-from sparse_rep.saes.bank import Bank, Member, Schedule
-from sparse_rep.saes.banks import assemble
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.registry import build_coder
+from sparse_rep.saes.training.bank import Bank, Member, Schedule
+from sparse_rep.saes.training.grouping import assemble
 
 N = 8192
 SMALL, LARGE = (768, 24_576, 32), (2304, 65_536, 64)

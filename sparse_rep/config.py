@@ -94,7 +94,7 @@ class TrainConfig(Config):
     """Of products in training; weights, moments and losses are float32 always. auto: bfloat16 on CUDA, else float32."""
     parallel: Literal["tokens", "latents"] = "tokens"
     """Under torchrun, what each process takes a share of: every batch's tokens, or (topk) the dictionary's latents."""
-    sweep: dict[str, tuple[Any, ...]] = {}
+    sweep: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Settings that vary, by dotted name (lr, seed, dictionary.*): a dictionary for every combination, all on one stream."""
     kernels: Literal["auto", "triton", "reference"] = "auto"
     """Which implementation of the sparse operations runs."""
@@ -159,9 +159,9 @@ class RoutingConfig(CaptureConfig):
     """Where the routers are, for a family that is not known: `PATTERN:top_k=K`, PATTERN being a module's name with * for the
     layer, e.g. `model.layers.*.mlp.gate:top_k=2`."""
     predictions: bool = False
-    """Keep the model's own next token and its loss beside each token, which runs it a second time: for experts of predicted tokens."""
+    """Keep the model's own next token and its loss beside each token, for experts of predicted tokens; runs it a second time."""
     routes: Path | None = None
-    """File of routed-expert ids that vLLM or SGLang returned, put into the store in place of running the model and reading text."""
+    """File of routed-expert ids that vLLM or SGLang returned: they are kept, and no model runs."""
 
 
 class AblationConfig(CaptureConfig):

@@ -28,7 +28,7 @@ from sparse_rep.progress import Reporter
 from sparse_rep.saes.formats.stored import save_dictionary
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 from sparse_rep.store import RunWriter, Store
 
 

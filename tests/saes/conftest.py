@@ -12,7 +12,7 @@ from sparse_rep.config import TrainConfig
 from sparse_rep.config_dictionary import ARCHITECTURES
 from sparse_rep.metrics import ReconstructionStats
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 Planted = Callable[..., tuple[Tensor, Tensor]]
 

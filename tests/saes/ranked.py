@@ -9,7 +9,7 @@ from sparse_rep.config import TrainConfig
 from sparse_rep.config_dictionary import TopKConfig, settings_of
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 KINDS = {
     "topk": {"k": 4, "dead_after_tokens": 600},

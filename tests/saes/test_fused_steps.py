@@ -10,10 +10,10 @@ from sparse_rep.activations import ActivationBatch
 from sparse_rep.config_dictionary import settings_of
 from sparse_rep.kernels import adam
 from sparse_rep.kernels.step_scalars import StepScalars
-from sparse_rep.saes.bank import Member, Schedule
-from sparse_rep.saes.pursuit_bank import PursuitBank
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.topk_bank import TopKBank
+from sparse_rep.saes.training.bank import Member, Schedule
+from sparse_rep.saes.training.pursuit_bank import PursuitBank
+from sparse_rep.saes.training.topk_bank import TopKBank
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

@@ -13,7 +13,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config import TrainConfig
 from sparse_rep.config_dictionary import MPConfig
 from sparse_rep.saes.mp import MatchingPursuit
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 Planted = Callable[..., tuple[Tensor, Tensor]]
 

@@ -13,7 +13,7 @@ from sparse_rep.config_dictionary import TopKConfig
 from sparse_rep.errors import ConfigError
 from sparse_rep.saes.ranks import Ranks, rows_are_fewer, together
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 # Children import what they run from here.
 sys.path.append(str(Path(__file__).parent))

@@ -10,7 +10,7 @@ from sparse_rep.activations import TensorSource
 from sparse_rep.config import TrainConfig
 from sparse_rep.config_dictionary import ARCHITECTURES
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 
 class Killed(Exception):

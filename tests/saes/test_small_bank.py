@@ -9,12 +9,12 @@ import torch
 from sparse_rep.activations import ActivationBatch, TensorSource
 from sparse_rep.config import TrainConfig
 from sparse_rep.config_dictionary import ARCHITECTURES
-from sparse_rep.saes.autograd_bank import AutogradBank
-from sparse_rep.saes.bank import Member, Schedule
-from sparse_rep.saes.banks import assemble
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.small_bank import SmallBank
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.autograd_bank import AutogradBank
+from sparse_rep.saes.training.bank import Member, Schedule
+from sparse_rep.saes.training.grouping import assemble
+from sparse_rep.saes.training.small_bank import SmallBank
+from sparse_rep.saes.training.trainer import train
 
 SCHEDULE = Schedule(10, 0.2, 0.2)
 

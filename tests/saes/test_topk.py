@@ -9,7 +9,7 @@ from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.metrics import ReconstructionStats
 from sparse_rep.saes.geometric_median import geometric_median
 from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 
 def identity_dictionary(k: int = 2, **settings: object) -> TopK:

@@ -8,12 +8,12 @@ import torch
 from sparse_rep.activations import ActivationBatch, TensorSource
 from sparse_rep.config import TopKConfig, TrainConfig
 from sparse_rep.errors import ConfigError, DataError
-from sparse_rep.saes.autograd_bank import AutogradBank
-from sparse_rep.saes.bank import Member, Schedule
 from sparse_rep.saes.coder import SparseCoder
-from sparse_rep.saes.memory import require_room
 from sparse_rep.saes.topk import TopK
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.autograd_bank import AutogradBank
+from sparse_rep.saes.training.bank import Member, Schedule
+from sparse_rep.saes.training.memory import require_room
+from sparse_rep.saes.training.trainer import train
 
 
 class StopHereError(Exception):

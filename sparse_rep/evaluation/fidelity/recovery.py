@@ -32,7 +32,7 @@ from sparse_rep.metrics import ReconstructionStats
 from sparse_rep.progress import Reporter
 from sparse_rep.saes.coder import Dictionary
 from sparse_rep.saes.registry import build_coder
-from sparse_rep.saes.trainer import train
+from sparse_rep.saes.training.trainer import train
 
 
 class RecoverySettings(Config):
