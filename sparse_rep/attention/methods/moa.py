@@ -14,7 +14,7 @@ from torch import Tensor
 from sparse_rep.attention.layer import Context, LayerAttention
 from sparse_rep.attention.masks import BlockMask
 from sparse_rep.attention.method import Applies, Estimate, Method
-from sparse_rep.attention.methods.parts.blocks import block_pairs, sum_pool, visible_blocks
+from sparse_rep.attention.methods.parts.blocks import block_pairs, finer, sum_pool, visible_blocks
 from sparse_rep.attention.methods.parts.budget import checked_budget
 from sparse_rep.config_base import Config
 from sparse_rep.errors import ConfigError
@@ -54,6 +54,9 @@ class MoA(Method):
 
     def estimate(self, attention: LayerAttention, budget: float | None) -> Estimate:
         checked_budget(budget)
+        fitting = finer(self, attention.context, budget)
+        if fitting is not self:
+            return fitting.estimate(attention, budget)
         context, block = attention.context, self.config.block
         spans = torch.tensor(self.config.spans[attention.layer], dtype=torch.float64)
         widths = spans[:, 0] + spans[:, 1] * context.n
@@ -61,7 +64,8 @@ class MoA(Method):
             widths = _scaled(widths, context, block, budget)
         keep = bands(widths, context, block)
         return Estimate(
-            BlockMask(keep.to(attention.device), context.n, block, block), notes={"spans": widths.round().tolist()}
+            BlockMask(keep.to(attention.device), context.n, block, block),
+            notes={"block": block, "spans": widths.round().tolist()},
         )
 
 
