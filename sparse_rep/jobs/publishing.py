@@ -21,7 +21,7 @@ from sparse_rep.store.atomic import explain_full
 def chosen(store: Store, dictionaries: Iterable[str] | None) -> list[Source]:
     """The dictionaries named, or all of the store. Raises ConfigError for one that is not there, or where there is none."""
     ids = dictionaries if dictionaries is not None else sorted(p.name for p in (store.path / "dictionaries").glob("*/"))
-    found = [find_dictionary(store, dictionary) for dictionary in ids]
+    found = [find_dictionary(store, dictionary) for dictionary in dict.fromkeys(ids)]
     if not found:
         raise ConfigError(f"there is no dictionary to export in {store.path}: `sparse-rep train --store` makes one")
     return found
