@@ -107,7 +107,7 @@ def to_sae_lens(dictionary: Dictionary, metadata: Mapping[str, Any]) -> tuple[di
             cfg |= {"k": folded.k, "rescale_acts_by_decoder_norm": False}
         if folded.transcodes:
             cfg |= {"d_out": folded.d_out, "apply_b_dec_to_input": False}
-    cfg["metadata"] = {**known, **metadata}
+    cfg["metadata"] = {**metadata, **known}
     return cfg, {key: tensor.detach().float().cpu().contiguous() for key, tensor in weights.items()}
 
 
