@@ -42,14 +42,22 @@ def test_dictionaries_of_one_setting_share_a_chart_and_others_do_not_join_it(ope
     rows = {"wide-8": ("topk", 8.0, 0.7, 64), "wide-16": ("topk", 16.0, 0.8, 64), "wide-l1": ("standard", 9.0, 0.6, 64)}
     rows["narrow-8"] = ("topk", 8.0, 0.5, 32)
     run = store.open_run(
-        kind="train", name="sweep", config={"n_tokens": 1000, "batch_tokens": 10}, config_hash="b" * 64, corpus_id="text"
+        kind="train",
+        name="sweep",
+        config={"n_tokens": 1000, "batch_tokens": 10},
+        config_hash="b" * 64,
+        corpus_id="text",
     )
     columns = {name: [] for name in ("dictionary_id", "split", "domain", "step", "metric", "value")}
     with run:
         for name, (kind, l0, explained, m) in rows.items():
             folder = store.dictionary_path(name)
             folder.mkdir(parents=True)
-            metadata = {"model_name": "a model", "hook_name": "blocks.1.hook_resid_post", "sparse_rep_run_id": run.run_id}
+            metadata = {
+                "model_name": "a model",
+                "hook_name": "blocks.1.hook_resid_post",
+                "sparse_rep_run_id": run.run_id,
+            }
             cfg = {"architecture": kind, "d_in": 8, "d_sae": m, "metadata": metadata}
             (folder / "cfg.json").write_text(json.dumps(cfg))
             for metric, value in (("l0", l0), ("explained_variance", explained), ("ce_recovered", explained + 0.1)):

@@ -123,7 +123,10 @@ def test_what_is_wrong_with_a_source_is_said_in_one_sentence(tmp_path: Path) -> 
     (tmp_path / "table.csv").write_text("a,b")
     (tmp_path / "x").mkdir()
     for sources, told in [
-        ((tmp_path / "gone",), r"no text at .*gone: give stdlib, pip-readmes, pydoc-topics, c-headers, hf:NAME, or a path"),
+        (
+            (tmp_path / "gone",),
+            r"no text at .*gone: give stdlib, pip-readmes, pydoc-topics, c-headers, hf:NAME, or a path",
+        ),
         ((), "name at least one source"),
         ((files["jsonl"], tmp_path / "x" / ".." / "a.jsonl"), "both called 'a'"),
         ((broken,), r"broken\.jsonl, line 2: not JSON"),
