@@ -134,7 +134,7 @@ def test_matching_pursuit_does_not_absorb_where_l1_and_batchtopk_do(tmp_path: Pa
     assert absorption["mp"] <= 0.01
     assert absorption["batchtopk"] >= 0.35
     assert absorption["standard"] >= 0.35
-    assert median(r["recovery"] for r in rows if r["method"] == "mp") > 0.999
+    assert median(r["recovery"] for r in rows if r["method"] == "mp") > (0.999 if correlation == 0 else 0.995)
 
 
 @pytest.mark.slow
