@@ -13,6 +13,9 @@ from sparse_rep.app.wording import significant
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "star", "x")
 
 
+TICKS = [2**i for i in range(15)]
+
+
 def tradeoff(rows: Sequence[Row], metric: str, words: str) -> go.Figure:
     """One line an architecture: a metric against L0 on a logarithmic axis.
 
@@ -44,5 +47,5 @@ def tradeoff(rows: Sequence[Row], metric: str, words: str) -> go.Figure:
         y=words,
         height=340,
         showlegend=True,
-        xaxis={"type": "log", "dtick": "D2"},
+        xaxis={"type": "log", "tickvals": TICKS, "ticktext": [f"{tick:,}" for tick in TICKS]},
     )

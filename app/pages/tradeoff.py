@@ -34,7 +34,8 @@ def render() -> None:
             )
         )
         return
-    setting = one_of("Setting", list(dict.fromkeys(row["setting"] for row in found)), "setting")
+    settings = list(dict.fromkeys(row["setting"] for row in found))
+    setting = one_of("Setting", settings, "setting", words={name: name for name in settings})
     rows = [row for row in found if row["setting"] == setting]
     first = rows[0]
     note = f" ({first['model_note']})" if first["model_note"] else ""

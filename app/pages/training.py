@@ -8,7 +8,7 @@ from html import escape
 import streamlit as st
 
 from sparse_rep.app import data, links
-from sparse_rep.app.charts.training import training_curves
+from sparse_rep.app.charts.training import colour_of, training_curves
 from sparse_rep.app.components import blocks
 from sparse_rep.app.components.blocks import Cell, Column
 from sparse_rep.app.subject import subjects
@@ -83,12 +83,19 @@ def _curves(chosen: list[str]) -> None:
         if not shown:
             st.html(blocks.note("Nothing to draw: choose a dictionary, or wait for its first checkpoint."))
             return
+        st.html(_legend(chosen))
         for pair in (shown[i : i + 2] for i in range(0, len(shown), 2)):
             for column, metric in zip(st.columns(2, gap="large"), pair, strict=False):
                 with column:
                     words = METRICS[metric]
-                    figure = training_curves(lines[metric], words, over="tokens")
+                    figure = training_curves(lines[metric], words, over="tokens", names=chosen)
                     chart(figure, alt=f"{words} over training tokens, one line a dictionary")
+
+
+def _legend(names: list[str]) -> str:
+    """One for all charts of the page."""
+    marks = (f'<span><i style="background:{colour_of(i)}"></i>{escape(name)}</span>' for i, name in enumerate(names))
+    return f'<div class="line-legend">{"".join(marks)}</div>'
 
 
 COLUMNS = (

@@ -1,6 +1,7 @@
 """The pages about training, on the detectors' store and on figures small enough to check by eye."""
 
 import json
+import re
 from html import unescape
 
 import pytest
@@ -23,6 +24,10 @@ def test_curves_of_all_dictionaries_of_a_run_are_overlaid(open_page):
     assert [trace["name"] for trace in curve["data"]] == ["detectors-24", "detectors-8"]
     assert len(curve["data"][0]["x"]) == 24
     assert curve["layout"]["yaxis"]["title"]["text"] == "explained variance"
+    assert not curve["layout"]["showlegend"], "the page has one for all charts"
+    assert re.findall(r'<i style="background:(#\w+)"></i>([\w-]+)', words(at)) == [
+        (trace["line"]["color"], trace["name"]) for trace in curve["data"]
+    ]
 
 
 def test_the_address_chooses_whose_curves_are_drawn(open_page):
