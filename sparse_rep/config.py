@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from sparse_rep.config_base import Config as Config
+from sparse_rep.config_dictionary import ARCHITECTURES, EncoderSettings
 from sparse_rep.config_dictionary import DictionaryConfig as DictionaryConfig
-from sparse_rep.config_dictionary import EncoderSettings
 from sparse_rep.config_dictionary import TopKConfig as TopKConfig
 
 
@@ -53,6 +53,7 @@ class TrainConfig(Config):
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"store", "checkpoint_seconds", "log_every", "cache_gib", "kernels", "parallel"}
     )
+    kinds: ClassVar[frozenset[str]] = frozenset(ARCHITECTURES)
 
     name: str | None = None
     """Name of the run and the dictionary; None derives one from model, hook and dictionary."""

@@ -21,6 +21,8 @@ class Config(BaseModel):
 
     incidental: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how a result is reached but not the result: left out of the hash."""
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    """Names of the members of unions among the fields: pydantic puts them into the path of a setting, people do not."""
 
     def identity(self) -> dict[str, Any]:
         """What the hash is taken of: every field that can change the result."""
@@ -50,12 +52,12 @@ class Config(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from error
+            raise ConfigError("; ".join(_sentence(e, cls.kinds) for e in error.errors())) from error
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, kinds: frozenset[str]) -> str:
     """One problem of pydantic's report: the setting, and what is wrong with it."""
-    place = ".".join(map(str, problem["loc"])) or "config"
+    place = ".".join(str(part) for part in problem["loc"] if part not in kinds) or "config"
     if problem["type"] == "extra_forbidden":
         return f"{place}: there is no such setting; see docs/configuration.md"
     return f"{place}: {problem['msg'].removeprefix('Value error, ')}"

@@ -14,6 +14,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh memory holds NaN (integers: a huge number), so that an output nobody wrote fails its test."""
 
     def poison(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.bool:
+            return tensor.fill_(True)
         return tensor.fill_(float("nan") if tensor.is_floating_point() else min(2**30, torch.iinfo(tensor.dtype).max))
 
     empty, new_empty, empty_like = torch.empty, torch.Tensor.new_empty, torch.empty_like
