@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sparse_rep.kernels import ops
+from sparse_rep.saes.encoder import EncoderDictionary
 from sparse_rep.saes.ranks import current
 from sparse_rep.saes.shapes import may_ask
 
@@ -71,3 +73,16 @@ class BatchThreshold(nn.Module):
         weight = (1 / (self.batches + 1)).clamp(min=self.rate)
         self.value.copy_(torch.where(seen, torch.lerp(self.value, least, weight), self.value))
         self.batches.add_(seen)
+
+
+def batch_codes(
+    coder: EncoderDictionary, x: Float[Tensor, "n d"], k: float, threshold: BatchThreshold
+) -> tuple[Float[Tensor, "n w"], Int[Tensor, "n w"], Tensor]:
+    """Codes of scaled input in training, with the mask of what the batch selected; `threshold` learns from them."""
+    width = slots(k, coder.n_latents)
+    values, indices = ops.topk_encode(
+        x, coder.W_enc, coder.b_enc, width, coder.centre, select_fp32=True, backend=coder.backend, check=False
+    )
+    mask = selected(values, k)
+    threshold.update(values, mask)
+    return *kept(values, indices, mask), mask

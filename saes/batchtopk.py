@@ -11,7 +11,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config_dictionary import BatchTopKConfig
 from sparse_rep.kernels import ops
 from sparse_rep.saes.auxk import auxk_loss, default_k_aux
-from sparse_rep.saes.batch_selection import BatchThreshold, kept, selected, slots
+from sparse_rep.saes.batch_selection import BatchThreshold, batch_codes
 from sparse_rep.saes.encoder import EncoderDictionary
 from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
 from sparse_rep.saes.registry import coder_of
@@ -44,13 +44,7 @@ class BatchTopK(EncoderDictionary):
     def loss(self, batch: ActivationBatch) -> dict[str, Tensor]:
         """Normalised MSE plus the weighted AuxK loss, as TopK's."""
         x, target = self.scaled(batch)
-        width = slots(self.k, self.n_latents)
-        values, indices = ops.topk_encode(
-            x, self.W_enc, self.b_enc, width, self.centre, select_fp32=True, backend=self.backend, check=False
-        )
-        mask = selected(values, self.k)
-        self.threshold.update(values, mask)
-        values, indices = kept(values, indices, mask)
+        values, indices, mask = batch_codes(self, x, self.k, self.threshold)
         error = target - self.predict(values, indices, x)
         fvu = mean_squared_norm(error) / variance(target)
         self.firing.note(indices, len(x))

@@ -15,7 +15,7 @@ from sparse_rep.codes import SparseCodes
 from sparse_rep.config_dictionary import MatryoshkaConfig
 from sparse_rep.kernels import ops
 from sparse_rep.saes.auxk import auxk_loss, default_k_aux
-from sparse_rep.saes.batch_selection import BatchThreshold, kept, selected, slots
+from sparse_rep.saes.batch_selection import BatchThreshold, batch_codes
 from sparse_rep.saes.encoder import EncoderDictionary
 from sparse_rep.saes.losses import active_share, mean_squared_norm, variance
 from sparse_rep.saes.registry import coder_of
@@ -45,13 +45,7 @@ class Matryoshka(EncoderDictionary):
     def loss(self, batch: ActivationBatch) -> dict[str, Tensor]:
         """Sum over prefixes of their normalised MSE (`fvu` is that of the whole) plus the weighted AuxK loss of the whole."""
         x, target = self.scaled(batch)
-        width = slots(self.k, self.n_latents)
-        values, indices = ops.topk_encode(
-            x, self.W_enc, self.b_enc, width, self.centre, select_fp32=True, backend=self.backend, check=False
-        )
-        mask = selected(values, self.k)
-        self.threshold.update(values, mask)
-        values, indices = kept(values, indices, mask)
+        values, indices, mask = batch_codes(self, x, self.k, self.threshold)
         spread = variance(target)
         error, total = target, torch.zeros_like(spread)
         losses: dict[str, Tensor] = {}
